@@ -1,0 +1,160 @@
+"""What CI runs: `nox` for all of it, `nox -s lint` for one session, `nox -s tests-3.12 -- tests/values` for a part."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.2.9"
+nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.error_on_missing_interpreters = "CI" in os.environ
+
+HERE = Path(__file__).parent
+RESULTS = HERE / ".nox" / "results"
+PROJECT = nox.project.load_toml("pyproject.toml")
+PYTHONS = nox.project.python_versions(PROJECT)
+
+# pyenv's shims find only the versions that are set as global; the others, behind them on the path, are as good.
+PYENV = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"), "versions")
+os.environ["PATH"] = os.pathsep.join(
+    [os.environ["PATH"], *(str(path) for version in PYTHONS for path in PYENV.glob(f"{version}.*/bin"))]
+)
+
+
+@nox.session(python=PYTHONS)
+def tests(session: nox.Session) -> None:
+    """Run the tests; under the first Python, measure what they cover."""
+    install(session, "test", "-e", ".[cli]")
+    if session.python != PYTHONS[0]:
+        run_tests(session, "python", "-m", "pytest")
+        return
+    # An absolute path, so that subprocesses which work elsewhere write there too.
+    env = {"COVERAGE_FILE": str(HERE / ".coverage")}
+    session.run("coverage", "erase", env=env)
+    run_tests(session, "coverage", "run", "-m", "pytest", env=env)
+    if not session.posargs:
+        session.notify("coverage")
+
+
+@nox.session
+def coverage(session: nox.Session) -> None:
+    """Combine what the tests covered in all their processes, and report."""
+    install(session, "coverage")
+    session.run("coverage", "combine")
+    session.run("coverage", "report")
+
+
+@nox.session(python=PYTHONS[0])
+def tests_oldest(session: nox.Session) -> None:
+    """Run the tests with the lowest versions of the dependencies that we declare."""
+    declared = [*PROJECT["project"]["dependencies"], *PROJECT["project"]["optional-dependencies"]["cli"]]
+    install(session, "test", "-e", ".[cli]", *(requirement.replace(">=", "==") for requirement in declared))
+    run_tests(session, "python", "-m", "pytest")
+
+
+@nox.session
+def typing(session: nox.Session) -> None:
+    """Check the types: ours, and what a user's type checker makes of them."""
+    install(session, "typing", "-e", ".[cli]")
+    session.run("mypy", "trio_ipv4", "tests/typing", "docs/examples")
+    session.run("pyright")
+    session.run("pyright", "--verifytypes", "trio_ipv4", "--ignoreexternal")
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check the style, the format, and which room imports which."""
+    install(session, "lint", "-e", ".[cli]")
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+    session.run("lint-imports")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation; a warning is an error."""
+    install(session, "docs", "-e", ".[cli]")
+    session.run("sphinx-build", "-W", "--keep-going", "-n", "-E", "-q", "docs", "docs/_build/html")
+
+
+@nox.session
+def build(session: nox.Session) -> None:
+    """Build the distributions, check what is in them, and run the source's tests against the installed wheel."""
+    install(session, "build")
+    dist = Path(session.create_tmp(), "dist").absolute()
+    shutil.rmtree(dist, ignore_errors=True)
+    session.run("python", "-m", "build", "--outdir", str(dist))
+    (wheel,), (source,) = dist.glob("*.whl"), dist.glob("*.tar.gz")
+    check_wheel(session, wheel)
+
+    install(session, "test", f"{wheel}[cli]")
+    with tarfile.open(source) as archive:
+        archive.extractall(dist, filter="data")
+    # What is unpacked would come first on Python's path, before the wheel; there is nothing to import in it now.
+    unpacked = Path(str(source).removesuffix(".tar.gz"))
+    shutil.rmtree(unpacked / "trio_ipv4")
+    with session.chdir(unpacked):
+        installed = session.run("python", "-c", "import trio_ipv4; print(trio_ipv4.__file__)", silent=True)
+        if not Path(str(installed)).is_relative_to(Path(session.virtualenv.location).absolute()):
+            session.error(f"the tests would import {installed}, not the wheel")
+        run_tests(session, "python", "-m", "pytest")
+
+
+@nox.session(default=False)
+def benchmark(session: nox.Session) -> None:
+    """Measure against C, Go and other libraries, in a private network. It takes minutes."""
+    install(session, "benchmark", "-e", ".")
+    session.run(*private_network(), "python", "tests/benchmarks/run.py", *session.posargs)
+
+
+@nox.session(default=False)
+def fuzz(session: nox.Session) -> None:
+    """Hunt for bytes that a parser can't take: `nox -s fuzz -- --seconds 600`, with the name of a target for one."""
+    install(session, "test", "-e", ".")
+    session.run("python", "tests/fuzz/run.py", *(session.posargs or ("--seconds", "60")))
+
+
+@nox.session(default=False)
+def soak(session: nox.Session) -> None:
+    """Join, leave, flood, flap and cancel for an hour, or for `nox -s soak -- --minutes 5`."""
+    install(session, "test", "-e", ".")
+    session.run(*private_network(), "python", "tests/soak.py", *(session.posargs or ("--minutes", "60")))
+
+
+def install(session: nox.Session, group: str, *arguments: str) -> None:
+    """Install a dependency group and more, in one resolution."""
+    session.install(*nox.project.dependency_groups(PROJECT, group), *arguments)
+
+
+def run_tests(session: nox.Session, *pytest: str, env: dict[str, str] | None = None) -> None:
+    """Run pytest where it may make network namespaces: as root, or as the root of a user namespace."""
+    report = f"--junitxml={RESULTS / session.name}.xml"
+    require = {"TRIO_IPV4_REQUIRE_LAB": "1"} if "CI" in os.environ else {}
+    # Each test has a network namespace of its own, so they can run side by side. One that hangs ends its worker, and
+    # fails.
+    options = ("-n", "2", "--timeout=120", "--timeout-method=thread", report)
+    session.run(*private_network(), *pytest, *options, *session.posargs, env={**require, **(env or {})})
+
+
+def private_network() -> tuple[str, ...]:
+    """Return what makes of a command one that may make network namespaces, as root can anyway."""
+    return ("python", "-m", "trio_ipv4.testing") if sys.platform == "linux" and os.geteuid() != 0 else ()
+
+
+def check_wheel(session: nox.Session, wheel: Path) -> None:
+    """Check that the wheel holds the package, its metadata and the licences, and nothing else."""
+    package = {path.relative_to(HERE).as_posix() for path in HERE.glob("trio_ipv4/**/*") if path.is_file()}
+    licences = {f"licenses/{path.name}" for path in HERE.glob("LICENSE*")}
+    metadata = {"METADATA", "RECORD", "WHEEL", "entry_points.txt", *licences}
+    info = "-".join(wheel.name.split("-")[:2]) + ".dist-info"
+    expected = {name for name in package if "__pycache__" not in name} | {f"{info}/{name}" for name in metadata}
+    with zipfile.ZipFile(wheel) as archive:
+        found = set(archive.namelist())
+    if found != expected:
+        session.error(f"the wheel lacks {sorted(expected - found)} and has besides {sorted(found - expected)}")

@@ -1,0 +1,145 @@
+"""`trio-ipv4` as a command: usage, what it needs, and the list of interfaces."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import subprocess
+import sys
+from importlib.metadata import version as version_of
+from pathlib import Path
+
+import pytest
+
+from trio_ipv4 import _cli
+
+COMMAND = [sys.executable, "-m", "trio_ipv4"]
+DEADLINE = 120
+"""Seconds: no measure of anything, but an end."""
+ODD_NAME = "\x1b[31mred"
+WITHOUT = """
+import sys
+
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if f"{{name}}.".startswith("{module}."):
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+sys.meta_path.insert(0, Missing())
+from trio_ipv4.__main__ import main
+main()
+"""
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, check=False, timeout=DEADLINE)
+
+
+def run_without(module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the command where a module can't be imported, as if it were not installed."""
+    argv = [sys.executable, "-c", WITHOUT.format(module=module), *arguments]
+    return subprocess.run(argv, capture_output=True, text=True, check=False, timeout=DEADLINE)
+
+
+def ip(*arguments: str) -> str:
+    return subprocess.run(["ip", *arguments], capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.parametrize("module", ["cyclopts", "rich"])
+def test_without_the_extra_it_says_what_to_install(module: str) -> None:
+    done = run_without(module, "demo")
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr == f"The command line needs {module}: pip install 'trio-ipv4[cli]'\n"
+
+
+def test_another_missing_module_is_not_blamed_on_the_extra() -> None:
+    done = run_without("trio_ipv4._cli.texts", "demo")
+    assert done.returncode == 1
+    assert "pip install" not in done.stderr
+
+
+def test_the_version_is_the_distribution_s() -> None:
+    done = run("--version")
+    assert (done.returncode, done.stdout) == (0, f"{version_of('trio-ipv4')}\n")
+
+
+@pytest.mark.parametrize("arguments", [(), ("--help",)])
+def test_help_names_the_commands(arguments: tuple[str, ...]) -> None:
+    done = run(*arguments)
+    assert done.returncode == 0
+    assert re.search(r"demo +Show multicast at work", done.stdout)
+    assert re.search(r"interfaces +List the network interfaces", done.stdout)
+
+
+@pytest.mark.parametrize(
+    "arguments", [("nonsense",), ("demo", "--nonsense"), ("demo", "nonsense"), ("interfaces", "1")]
+)
+def test_wrong_usage_is_an_error(arguments: tuple[str, ...]) -> None:
+    done = run(*arguments)
+    assert done.returncode in {1, 2}  # As the version of cyclopts has it.
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+@pytest.mark.usefixtures("needs_lab")
+def test_interfaces_are_those_of_the_ip_program() -> None:
+    ip("link", "add", "en0", "mtu", "1400", "type", "veth", "peer", "name", "en1")
+    ip("address", "add", "198.18.0.1/24", "dev", "en0")
+    ip("address", "add", "198.18.7.1/16", "dev", "en0")
+    ip("link", "set", "en0", "up")
+    ip("link", "set", "en1", "multicast", "off")
+    done = run("interfaces", "--json")
+    listed = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [each["name"] for each in listed] == ["lo", "en1", "en0"]
+    expected = json.loads(ip("-json", "address"))
+    for ours, theirs in zip(listed, expected, strict=True):
+        assert ours["event"] == "interface"
+        assert (ours["index"], ours["name"], ours["mtu"]) == (theirs["ifindex"], theirs["ifname"], theirs["mtu"])
+        # The program shows RUNNING only by its absence, as one of two flags that it makes up.
+        assert set(ours["flags"]) - {"RUNNING"} == set(theirs["flags"]) - {"NO-CARRIER", "M-DOWN"}
+        assert ours["up"] == ("UP" in theirs["flags"])
+        assert ours["multicast"] == ("MULTICAST" in theirs["flags"])
+        assert ours["addresses"] == [
+            f"{each['local']}/{each['prefixlen']}" for each in theirs["addr_info"] if each["family"] == "inet"
+        ]
+
+
+@pytest.mark.usefixtures("needs_lab")
+def test_interfaces_as_a_table_say_the_same() -> None:
+    ip("link", "add", "en0", "mtu", "1400", "type", "veth", "peer", "name", "en1")
+    ip("address", "add", "198.18.0.1/24", "dev", "en0")
+    heading, *rows = run("interfaces").stdout.splitlines()
+    assert heading.split() == ["index", "name", "up", "multicast", "MTU", "flags", "addresses"]
+    assert rows[0].split() == ["1", "lo", "yes", "no", "65536", "UP", "LOOPBACK", "RUNNING", "LOWER_UP", "127.0.0.1/8"]
+    assert rows[2].split() == ["3", "en0", "no", "yes", "1400", "BROADCAST", "MULTICAST", "198.18.0.1/24"]
+
+
+@pytest.mark.usefixtures("needs_lab")
+def test_a_name_can_t_command_the_terminal() -> None:
+    ip("link", "add", ODD_NAME, "type", "veth", "peer", "name", "en1")
+    text = run("interfaces")
+    assert (text.returncode, text.stderr) == (0, "")
+    assert "\x1b" not in text.stdout
+    assert "\\x1b[31mred" in text.stdout
+    listed = [json.loads(line) for line in run("interfaces", "--json").stdout.splitlines()]
+    assert ODD_NAME in {each["name"] for each in listed}
+
+
+def test_a_full_disk_is_an_error_without_a_traceback() -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([*COMMAND, "interfaces"], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode != 0
+    assert "trio-ipv4: [Errno 28] No space left on device\n" in done.stderr
+    assert "Traceback" not in done.stderr.partition("Exception ignored")[0]
+
+
+@pytest.mark.pure
+def test_it_imports_only_the_public_package() -> None:
+    for path in Path(_cli.__file__).parent.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            modules = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            modules += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            for module in modules:
+                own = module.startswith("trio_ipv4._cli")
+                assert own or not module.startswith("trio_ipv4.") or module == "trio_ipv4", (path.name, module)

@@ -1,0 +1,153 @@
+"""Every test of the kernel gets a network of its own; nothing is sent or joined on the machine's interfaces."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+import pytest
+import trio
+import trio._core._thread_cache
+
+import trio_ipv4
+from trio_ipv4 import UnsupportedError
+from trio_ipv4.testing import Lab, lab_available, open_lab, private_network
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator
+    from typing import Protocol
+
+    class WaitUntil(Protocol):
+        def __call__(self, condition: Callable[[], object], *, seconds: float = ...) -> None: ...
+
+    class AsNobody(Protocol):
+        def __call__(self, argv: list[str]) -> list[str]: ...
+
+    class Eventually(Protocol):
+        def __call__(self, condition: Callable[[], object], *, seconds: float = ...) -> Awaitable[None]: ...
+
+
+HERE = Path(__file__).parent
+LOOK_AGAIN = 0.002
+"""Seconds between two looks at a condition, so as not to starve whom we wait for."""
+PURE = {"values", "abi", "typing"}
+"""The rooms whose tests ask the kernel for nothing, and run everywhere."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # A shell starts what runs in its background with Ctrl-C ignored, and Python then leaves it so.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    config.addinivalue_line("markers", "pure: the test asks the kernel for nothing, and gets no network of its own")
+
+
+@pytest.fixture(autouse=True)
+def private_net(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Run the test in a network namespace of its own, with nothing but its loopback, unless the test is pure."""
+    if request.path.relative_to(HERE).parts[0] in PURE or request.node.get_closest_marker("pure"):
+        yield
+        return
+    # A worker thread of trio's stays in the namespace in which it was started, and is used again by later tests:
+    # `trio.to_thread.run_sync` and `trio.run_process`, which starts its processes there, would find themselves in the
+    # network of a test that is over. So each test has its own pool. (`Host.command` names the namespace, and does not
+    # care.)
+    monkeypatch.setattr(trio._core._thread_cache, "THREAD_CACHE", trio._core._thread_cache.ThreadCache())
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(private_network())
+        except (OSError, UnsupportedError) as refusal:
+            unavailable(str(refusal))
+        yield
+
+
+@pytest.fixture(scope="session")
+def lab_refusal() -> str | None:
+    """Why no lab can be made here; found out once."""
+    return lab_available()
+
+
+@pytest.fixture
+def needs_lab(lab_refusal: str | None) -> None:
+    """Let the test run only where labs can be made: `pytest.mark.usefixtures("needs_lab")`."""
+    if lab_refusal is not None:
+        unavailable(lab_refusal)
+
+
+@pytest.fixture
+def lab(needs_lab: None) -> Iterator[Lab]:
+    """Two hosts, "a" and "b", on one link."""
+    with open_lab() as lab:
+        yield lab
+
+
+@pytest.fixture
+def wait_until() -> WaitUntil:
+    """Wait, blocking, until a condition holds: `wait_until(lambda: group in igmp_groups())`."""
+
+    def wait(condition: Callable[[], object], *, seconds: float = 5) -> None:
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < deadline, f"not within {seconds} seconds"
+            time.sleep(LOOK_AGAIN)
+
+    return wait
+
+
+@pytest.fixture
+def eventually() -> Eventually:
+    """Wait, letting other tasks run, until a condition holds: `await eventually(lambda: group in igmp_groups())`."""
+
+    async def wait(condition: Callable[[], object], *, seconds: float = 5) -> None:
+        with trio.move_on_after(seconds):
+            while not condition():  # noqa: ASYNC110  # The kernel sets no events.
+                await trio.sleep(LOOK_AGAIN)
+            return
+        pytest.fail(f"not within {seconds} seconds")
+
+    return wait
+
+
+def unavailable(reason: str) -> NoReturn:
+    """Skip the test, or fail it where kernel tests are required to run."""
+    if os.environ.get("TRIO_IPV4_REQUIRE_LAB") == "1":
+        pytest.fail(f"TRIO_IPV4_REQUIRE_LAB is 1, but {reason}", pytrace=False)
+    pytest.skip(reason)
+
+
+@pytest.fixture
+def as_nobody(tmp_path: Path) -> AsNobody:
+    """Return what makes of a command one that runs as another user, without any privilege."""
+    if os.geteuid() != 0 or int(Path("/proc/self/uid_map").read_text().split()[2]) <= 65534:
+        pytest.skip("only the machine's root can become another user")
+
+    def make(argv: list[str]) -> list[str]:
+        # What is needed may be in a directory of root's: in a private mount namespace, an empty directory is mounted
+        # there, and what is needed is mounted in that.
+        needed = {Path(sys.base_prefix), Path(sys.prefix), Path(trio_ipv4.__file__).parents[1]}
+        closed = {path: top for path in needed for top in reversed((path, *path.parents)) if not top.stat().st_mode & 1}
+        script = []
+        for number, path in enumerate(closed):
+            (tmp_path / str(number)).mkdir()
+            script.append(f"mount --bind '{path}' '{tmp_path}/{number}'")
+        script += [f"mount -t tmpfs -o mode=755 tmpfs '{top}'" for top in set(closed.values())]
+        script += [
+            f"mkdir -p '{path}' && mount --bind '{tmp_path}/{number}' '{path}'" for number, path in enumerate(closed)
+        ]
+        become = [
+            "setpriv",
+            "--reuid=65534",
+            "--regid=65534",
+            "--clear-groups",
+            "--inh-caps=-all",
+            "--bounding-set=-all",
+        ]
+        # Another user can't write where coverage is measured.
+        unmeasured = ["env", "-u", "COVERAGE_PROCESS_START", "-u", "COVERAGE_PROCESS_CONFIG"]
+        shell = ["sh", "-c", " && ".join([*script, 'cd / && exec "$@"']), "sh"]
+        return ["unshare", "--mount", *shell, *become, *unmeasured, *argv]
+
+    return make

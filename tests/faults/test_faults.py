@@ -1,0 +1,129 @@
+"""Each scenario, cancelled at every checkpoint, and with every system call refused with the errnos that it can give.
+
+Set TRIO_IPV4_FAULT_FIGURES to a file's name to have the numbers appended to it.
+"""
+
+from __future__ import annotations
+
+import collections
+import errno
+import os
+import socket
+import sys
+import warnings
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from harness import ERRNOS, Refusals, World
+from scenarios import SCENARIOS, follows_a_group, serves_a_group
+
+from trio_ipv4 import MembershipWarning
+from trio_ipv4._kernel import namespaces
+from trio_ipv4.testing import cancel_at_each_checkpoint
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from scenarios import Scenario
+
+by_name = pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.__name__)
+
+
+MARKS = {follows_a_group: ["both joined"], serves_a_group: ["en0", "en1"]}
+
+
+@by_name
+async def test_leaves_nothing_wherever_it_is_cancelled(scenario: Scenario) -> None:
+    world = World()
+    trio.lowlevel.add_instrument(world)
+    try:
+        runs = await cancel_at_each_checkpoint(partial(scenario, world), after_each=world.check)
+    finally:
+        trio.lowlevel.remove_instrument(world)
+    assert runs > 2
+    assert world.looks > runs
+    note(f"cancelled {scenario.__name__} {runs} {world.looks}")
+
+
+@by_name
+async def test_leaves_nothing_whatever_call_is_refused(scenario: Scenario, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World()
+    refusals = Refusals(monkeypatch)
+    with refusals.refusing(None):
+        await scenario(world)
+    world.check()
+    assert refusals.calls
+    assert world.marks == MARKS.get(scenario, [])
+    calls = len(refusals.calls)
+    plan = list(refused_calls(refusals.calls))
+    trio.lowlevel.add_instrument(world)
+    tried = 0
+    try:
+        for call, refused_with in plan:
+            await refuse(scenario, world, refusals, call, refused_with)
+            tried += 1
+    finally:
+        trio.lowlevel.remove_instrument(world)
+    note(f"refused {scenario.__name__} {calls} {tried} {world.looks}")
+
+
+@pytest.mark.parametrize("number", [0, 1])
+async def test_an_unreadable_cookie_is_not_another_namespace(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    refusals = Refusals(monkeypatch)
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other,
+        refusals.refusing(("cookie", number), errno.EPERM),
+    ):
+        assert namespaces.are_same(one, other)
+
+
+async def refuse(
+    scenario: Scenario, world: World, refusals: Refusals, call: tuple[str, int], refused_with: int
+) -> None:
+    """Run once. What comes out is an OSError with the errno that went in, if anything does."""
+    told: list[BaseException] = []
+    world.may_stay = call[0] == "leave"
+    what = f"{call[0]}, number {call[1]}, refused with {errno.errorcode[refused_with]}"
+    with warnings.catch_warnings(), refusals.refusing(call, refused_with):
+        warnings.simplefilter("ignore", MembershipWarning)
+        try:
+            with trio.fail_after(20):
+                await scenario(world)
+        except BaseException as error:  # All of them are looked at.
+            told = list(leaves(error))
+    assert all(isinstance(each, OSError) and each.errno == refused_with for each in told), (what, told)
+    try:
+        world.check()
+    except AssertionError as error:
+        error.add_note(f"{what}; told: {told}")
+        raise
+
+
+def refused_calls(calls: list[str]) -> Iterator[tuple[tuple[str, int], int]]:
+    """Yield what to refuse, with which errno: each call, named by kind and number, with each errno."""
+    seen: collections.Counter[str] = collections.Counter()
+    for kind in calls:
+        for each in ERRNOS[kind]:
+            yield (kind, seen[kind]), each
+        seen[kind] += 1
+
+
+def leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for each in error.exceptions:
+            yield from leaves(each)
+    else:
+        yield error
+
+
+def note(line: str) -> None:
+    if name := os.environ.get("TRIO_IPV4_FAULT_FIGURES"):
+        with Path(name).open("a", encoding="ascii") as file:
+            file.write(f"{line}\n")

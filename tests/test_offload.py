@@ -1,0 +1,263 @@
+"""UDP_GRO and UDP_SEGMENT: fewer calls, the same datagrams."""
+
+from __future__ import annotations
+
+import errno
+import socket as stdlib_socket
+import struct
+from typing import TYPE_CHECKING
+
+import attrs
+import pytest
+import trio
+import trio.testing
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from trio_ipv4 import (
+    ControlFlags,
+    ControlMessage,
+    Datagram,
+    PacketConn,
+    PartialSendError,
+    RawInstruction,
+    UnsupportedError,
+    open_ip,
+    open_udp,
+)
+from trio_ipv4._abi import platform
+from trio_ipv4.testing import private_network
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from trio_ipv4.testing import Lab
+
+UDP_GRO = 104  # linux/udp.h
+FACTS = ControlFlags.DST | ControlFlags.INTERFACE | ControlFlags.TTL
+
+
+def to(conn: PacketConn) -> tuple[str, int]:
+    return "127.0.0.1", conn.local_endpoint[1]
+
+
+async def drain(conn: PacketConn, count: int, *, limit: int = 64, max_bytes: int = 65535) -> list[Datagram]:
+    received: list[Datagram] = []
+    with trio.fail_after(5):
+        while len(received) < count:
+            received += await conn.receive_batch(min(limit, count - len(received)), max_bytes=max_bytes)
+    return received
+
+
+def nothing_left(conn: PacketConn) -> bool:
+    alias = stdlib_socket.socket(fileno=conn.socket.fileno())
+    try:
+        with pytest.raises(BlockingIOError):
+            alias.recv(1)
+    finally:
+        alias.detach()
+    return True
+
+
+async def test_what_is_sent_segmented_arrives_as_single_datagrams() -> None:
+    async with open_udp(control_flags=FACTS) as receiver, open_udp() as sender:
+        payload = bytes(range(256)) * 20 + b"end"
+        await sender.send_segmented(payload, 1000, to(receiver), control=ControlMessage(ttl=7))
+        received = await drain(receiver, 6)
+        assert [len(each.payload) for each in received] == [1000] * 5 + [123]
+        assert b"".join(each.payload for each in received) == payload
+        assert {each.control.ttl for each in received} == {7}
+        assert nothing_left(receiver)
+
+
+@pytest.mark.parametrize("limit", [1, 3, 64, 1024])
+async def test_offload_changes_the_cost_and_not_what_is_received(limit: int) -> None:
+    async with open_udp(control_flags=FACTS) as receiver, open_udp() as sender:
+        receiver.receive_offload = True
+        assert receiver.socket.getsockopt(17, UDP_GRO) == 1
+        await sender.send_segmented(b"a" * 500 + b"b" * 500 + b"c" * 20, 100, to(receiver))
+        await sender.send_to(b"alone", to(receiver))
+        await sender.send_to(b"", to(receiver))
+        received = await drain(receiver, 13, limit=limit)
+        assert [each.payload for each in received] == [b"a" * 100] * 5 + [b"b" * 100] * 5 + [b"c" * 20, b"alone", b""]
+        assert {each.peer for each in received} == {("127.0.0.1", sender.local_endpoint[1])}
+        assert {(each.control.ttl, str(each.control.dst), each.control.ifindex) for each in received} == {
+            (64, "127.0.0.1", 1)
+        }
+        assert not any(each.truncated for each in received)
+
+
+async def test_the_kernel_really_hands_several_over_as_one() -> None:
+    """Otherwise the other tests would show nothing."""
+    async with open_udp() as receiver, open_udp() as sender:
+        receiver.receive_offload = True
+        await sender.send_segmented(b"x" * 6400, 100, to(receiver))
+        payload, ancillary, _, _ = await receiver.socket.recvmsg(65535, 256)
+        assert len(payload) == 6400
+        assert (17, UDP_GRO, struct.pack("=i", 100)) in ancillary
+
+
+async def test_left_over_segments_come_first_from_whatever_receives_next() -> None:
+    async with open_udp() as receiver, open_udp() as sender:
+        receiver.receive_offload = True
+        await sender.send_segmented(b"".join(bytes([65 + i]) * 50 for i in range(10)), 50, to(receiver))
+        assert (await receiver.receive()).payload == b"A" * 50
+        assert [each.payload for each in await receiver.receive_batch(3)] == [b"B" * 50, b"C" * 50, b"D" * 50]
+        receiver.receive_offload = False
+        assert receiver.receive_offload is False
+        await sender.send_to(b"later", to(receiver))
+        assert (await receiver.receive()).payload == b"E" * 50
+        assert [each.payload for each in await drain(receiver, 6)] == [bytes([65 + i]) * 50 for i in range(5, 10)] + [
+            b"later"
+        ]
+
+
+async def test_what_was_queued_as_one_is_still_split_after_switching_off() -> None:
+    async with open_udp() as receiver, open_udp() as sender:
+        receiver.receive_offload = True
+        await sender.send_segmented(b"x" * 1000, 100, to(receiver))
+        receiver.receive_offload = False
+        assert [each.payload for each in await drain(receiver, 10)] == [b"x" * 100] * 10
+
+
+async def test_max_bytes_bounds_each_datagram_and_not_what_the_kernel_handed_over() -> None:
+    async with open_udp() as receiver, open_udp() as sender:
+        receiver.receive_offload = True
+        await sender.send_segmented(b"x" * 1000, 100, to(receiver))
+        first = await receiver.receive(30)
+        assert (first.payload, first.truncated) == (b"x" * 30, True)
+        second = await receiver.receive()
+        assert (second.payload, second.truncated) == (b"x" * 100, False)
+        rest = await drain(receiver, 8, max_bytes=99)
+        assert {(each.payload, each.truncated) for each in rest} == {(b"x" * 99, True)}
+
+
+async def test_a_wrapped_socket_that_has_offload_on_is_read_rightly() -> None:
+    socket = trio.socket.socket(type=trio.socket.SOCK_DGRAM)
+    await socket.bind(("127.0.0.1", 0))
+    socket.setsockopt(17, UDP_GRO, 1)
+    async with PacketConn(socket) as receiver, open_udp() as sender:
+        assert receiver.receive_offload is True
+        await sender.send_segmented(b"x" * 300, 100, to(receiver))
+        assert [each.payload for each in await drain(receiver, 3)] == [b"x" * 100] * 3
+
+
+async def test_offload_works_for_a_group(lab: Lab) -> None:
+    group = ("239.7.7.7", 5000)
+    receiver, sender = lab["a"].call(open_udp, "224.0.0.0", 5000), lab["b"].call(open_udp)
+    async with receiver, sender, receiver.joined("en0", group[0]):
+        receiver.receive_offload = True
+        sender.multicast_interface = "en0"
+        await sender.send_segmented(b"".join(b"%04d" % i for i in range(200)), 4, group)
+        assert [each.payload for each in await drain(receiver, 200)] == [b"%04d" % i for i in range(200)]
+
+
+async def test_segments_longer_than_the_mtu_go_out_without_offload(lab: Lab) -> None:
+    receiver, sender = lab["a"].call(open_udp), lab["b"].call(open_udp)
+    async with receiver, sender:
+        endpoint = str(lab["a"].addresses[0]), receiver.local_endpoint[1]
+        payload = bytes(range(250)) * 20
+        await sender.send_segmented(payload, 2000, endpoint)
+        received = await drain(receiver, 3)
+        assert [len(each.payload) for each in received] == [2000, 2000, 1000]
+        assert b"".join(each.payload for each in received) == payload
+
+
+async def test_more_than_one_call_carries_is_cut_into_several() -> None:
+    async with open_udp() as receiver, open_udp() as sender:
+        receiver.receive_buffer_size = 2**20
+        payload = b"".join(b"%03d" % i for i in range(300))
+        await sender.send_segmented(payload, 3, to(receiver))
+        assert [each.payload for each in await drain(receiver, 300)] == [b"%03d" % i for i in range(300)]
+
+
+async def test_an_empty_payload_is_one_empty_datagram() -> None:
+    async with open_udp() as receiver, open_udp() as sender:
+        await sender.send_segmented(b"", 100, to(receiver))
+        assert (await receiver.receive()).payload == b""
+        assert nothing_left(receiver)
+
+
+async def test_without_the_option_the_same_datagrams_go_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    this = platform.this_platform()
+    lesser = {name: option for name, option in this.options.items() if name not in {"UDP_SEGMENT", "UDP_GRO"}}
+    monkeypatch.setattr(platform, "_THIS", attrs.evolve(this, options=lesser))
+    async with open_udp() as receiver, open_udp() as sender:
+        await sender.send_segmented(b"x" * 250, 100, to(receiver))
+        assert [len(each.payload) for each in await drain(receiver, 3)] == [100, 100, 50]
+        with pytest.raises(UnsupportedError) as caught:
+            receiver.receive_offload = True
+        assert caught.value.option == "UDP_GRO"
+        assert receiver.receive_offload is False
+
+
+async def test_a_refused_destination_is_told_as_such() -> None:
+    async with open_udp() as sender:
+        with pytest.raises(OSError, match="send") as caught:
+            await sender.send_segmented(b"x" * 300, 100, ("127.0.0.1", 0))
+        assert caught.value.errno == errno.EINVAL
+        assert not isinstance(caught.value, PartialSendError)
+
+
+@pytest.mark.parametrize(("size", "error"), [(0, ValueError), (65508, ValueError), (True, TypeError), ("9", TypeError)])
+async def test_nonsense_for_a_segment_size_is_refused(size: int, error: type[Exception]) -> None:
+    async with open_udp() as sender:
+        with pytest.raises(error, match="segment_size"):
+            await sender.send_segmented(b"x", size, ("127.0.0.1", 9))
+
+
+async def test_raw_connections_have_no_offload() -> None:
+    async with open_ip(253) as conn:
+        assert conn.receive_offload is False
+        with pytest.raises(OSError, match="UDP_GRO") as caught:
+            conn.receive_offload = True
+        assert caught.value.errno in {errno.ENOPROTOOPT, errno.EOPNOTSUPP}
+        assert conn.receive_offload is False
+
+
+async def test_offloaded_datagrams_can_be_filtered() -> None:
+    async with open_udp() as receiver, open_udp() as sender:
+        receiver.receive_offload = True
+        receiver.attach_filter([RawInstruction(0x06, 0, 0, 0)])  # ret #0: nothing passes.
+        await sender.send_segmented(b"x" * 300, 100, to(receiver))
+        assert nothing_left(receiver)
+
+
+async def test_sending_and_receiving_are_checkpoints() -> None:
+    async with open_udp() as receiver, open_udp() as sender:
+        receiver.receive_offload = True
+        with trio.testing.assert_checkpoints():
+            await sender.send_segmented(b"x" * 300, 100, to(receiver))
+        for _ in range(3):
+            with trio.testing.assert_checkpoints():
+                await receiver.receive()
+
+
+Mix = st.lists(
+    st.tuples(st.integers(0, 1500), st.integers(1, 700)).map(lambda pair: (pair[0], max(pair[1], pair[0] // 60 + 1))),
+    min_size=1,
+    max_size=6,
+)
+
+
+def test_any_mix_comes_through_every_path_alike() -> None:
+    async def exchange(mix: Sequence[tuple[int, int]], limit: int, *, with_offload: bool) -> list[bytes]:
+        async with open_udp() as receiver, open_udp() as sender:
+            receiver.receive_offload = with_offload
+            expected: list[bytes] = []
+            for number, (length, size) in enumerate(mix):
+                payload = bytes([number]) * length
+                await sender.send_segmented(payload, size, to(receiver))
+                expected += [payload[at : at + size] for at in range(0, length or 1, size)]
+            received = await drain(receiver, len(expected), limit=limit)
+            assert [each.payload for each in received] == expected
+            assert nothing_left(receiver)
+            return expected
+
+    @settings(max_examples=40, deadline=None)
+    @given(Mix, st.integers(1, 100), st.booleans())
+    def check(mix: list[tuple[int, int]], limit: int, with_offload: bool) -> None:
+        with private_network():
+            trio.run(lambda: exchange(mix, limit, with_offload=with_offload))
+
+    check()

@@ -1,0 +1,373 @@
+"""A handler for each interface that matches."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import subprocess
+import sys
+from functools import partial
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import attrs
+import pytest
+import trio
+
+from trio_ipv4 import ControlFlags, ControlMessage, Interface, PacketConn, SourceFilter, open_udp, serve_group
+from trio_ipv4.testing import Lab, igmp_groups, source_filters
+
+if TYPE_CHECKING:
+    from conftest import Eventually
+
+GROUP = IPv4Address("239.8.8.8")
+PORT = 5008
+SERIAL = itertools.count()
+RUN_AS_USER = ["setpriv", "--bounding-set=-all,+setfcap", "--inh-caps=-all", sys.executable, "-m", "trio_ipv4.testing"]
+"""Root without capabilities is an ordinary user; who maps root must have CAP_SETFCAP (user_namespaces(7))."""
+OTHER_PROGRAM = f"""
+import trio
+from trio_ipv4 import serve_group
+async def handler(conn, interface):
+    print("ready", flush=True)
+    print((await conn.receive()).payload.decode(), flush=True)
+trio.run(serve_group, handler, "{GROUP}", {PORT})
+"""
+
+
+def ip(*lines: str) -> None:
+    subprocess.run(["ip", "-batch", "-"], input="\n".join([*lines, ""]), text=True, check=True)
+
+
+def make(name: str, index: int) -> list[str]:
+    return [
+        f"link add {name} index {index} type bridge mcast_snooping 0",
+        f"address add 198.18.{index}.1/24 dev {name}",
+        f"link set {name} up",
+    ]
+
+
+def joined() -> dict[int, int]:
+    """How many hold the group, by interface index."""
+    return {index: users for (index, group), users in igmp_groups().items() if group == GROUP}
+
+
+async def probe(index: int) -> bytes:
+    """Send something new on an interface."""
+    payload = b"%d" % next(SERIAL)
+    async with open_udp() as sender:
+        await sender.send_to(payload, (str(GROUP), PORT), control=ControlMessage(ifindex=index))
+    return payload
+
+
+@attrs.define
+class Log:
+    """What handlers were there, and what they heard."""
+
+    begun: list[int] = attrs.field(factory=list)
+    ended: list[int] = attrs.field(factory=list)
+    heard: list[tuple[int, bytes]] = attrs.field(factory=list)
+    conns: list[PacketConn] = attrs.field(factory=list)
+
+    async def __call__(self, conn: PacketConn, interface: Interface) -> None:
+        assert joined()[interface.index] >= 1
+        self.begun.append(interface.index)
+        self.conns.append(conn)
+        try:
+            async for datagram in conn:
+                self.heard.append((interface.index, datagram.payload))
+        finally:
+            self.ended.append(interface.index)
+
+
+async def test_every_interface_has_a_handler_that_hears_only_it(eventually: Eventually) -> None:
+    ip(*make("br0", 10), *make("br1", 11), "link add down0 type bridge")
+    log = Log()
+    async with trio.open_nursery() as nursery:
+        interfaces = await nursery.start(serve_group, log, str(GROUP), PORT)
+        assert [each.name for each in interfaces] == ["br0", "br1"]
+        assert joined() == {10: 1, 11: 1}
+        sent = [(index, await probe(index)) for index in (10, 11, 10)]
+        await eventually(lambda: len(log.heard) == 3)
+        assert sorted(log.heard) == sorted(sent)
+        nursery.cancel_scope.cancel()
+    assert joined() == {}
+    assert all(conn.socket.fileno() < 0 for conn in log.conns)
+    assert sorted(log.ended) == [10, 11]
+
+
+async def test_unicast_is_heard_where_it_arrives_and_answers_leave_there(lab: Lab, eventually: Eventually) -> None:
+    heard = []
+
+    async def handler(conn: PacketConn, interface: Interface) -> None:
+        async for datagram in conn:
+            heard.append((interface.name, datagram.payload))
+            await conn.send_to(interface.name.encode(), (str(GROUP), datagram.peer[1]))
+
+    with Path("/proc/thread-self/ns/net").open("rb") as here:  # noqa: ASYNC230
+        for link in (0, 1):
+            far, near, home = f"far{link}", f"near{link}", f"/proc/{os.getpid()}/fd/{here.fileno()}"
+            lab["b"].ip("link", "add", far, "type", "veth", "peer", "name", near, "netns", home)
+            lab["b"].ip("address", "add", f"198.19.{link}.2/24", "dev", far)
+            lab["b"].ip("link", "set", far, "up")
+            ip(f"address add 198.19.{link}.1/24 dev {near}", f"link set {near} up")
+    async with lab["b"].call(open_udp) as peer, trio.open_nursery() as nursery:
+        await nursery.start(serve_group, handler, GROUP, PORT)
+        for link in (0, 1):
+            async with peer.joined(f"far{link}", GROUP):
+                await peer.send_to(b"%d" % link, (f"198.19.{link}.1", PORT))
+                with trio.fail_after(5):
+                    answer = await peer.receive()
+            assert answer.payload == b"near%d" % link
+            assert answer.peer == (f"198.19.{link}.1", PORT)
+        assert heard == [("near0", b"0"), ("near1", b"1")]
+        nursery.cancel_scope.cancel()
+
+
+async def test_handlers_come_and_go_with_their_interfaces(eventually: Eventually) -> None:
+    log = Log()
+    async with trio.open_nursery() as nursery:
+        assert await nursery.start(serve_group, log, GROUP, PORT) == ()
+        steps = [
+            (make("br0", 10), [10], []),
+            (["link set br0 down"], [10], [10]),
+            (["link set br0 up"], [10, 10], [10]),
+            (["link set br0 name br9"], [10, 10], [10]),
+            (["link delete br9", *make("br0", 10)], [10, 10, 10], [10, 10]),
+            (["link delete br0", *make("br0", 12)], [10, 10, 10, 12], [10, 10, 10]),
+        ]
+        for changes, begun, ended in steps:
+            ip(*changes)
+            await eventually(lambda begun=begun, ended=ended: (log.begun, log.ended) == (begun, ended))
+            if len(begun) > len(ended):
+                assert joined() == {begun[-1]: 1}
+                payload = await probe(begun[-1])
+                await eventually(lambda begun=begun, payload=payload: log.heard[-1:] == [(begun[-1], payload)])
+            else:
+                assert joined() == {}
+        assert [conn.socket.fileno() < 0 for conn in log.conns] == [True, True, True, False]
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_handler_that_returns_is_done_until_its_interface_comes_back(eventually: Eventually) -> None:
+    begun = []
+
+    async def handler(conn: PacketConn, interface: Interface) -> None:
+        begun.append(interface.index)
+
+    ip(*make("br0", 10))
+    async with trio.open_nursery() as nursery:
+        assert len(await nursery.start(serve_group, handler, GROUP, PORT)) == 1
+        await eventually(lambda: joined() == {})
+        ip("link set br0 mtu 1400", "address delete 198.18.10.1/24 dev br0", "link set br0 name br9")
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        assert begun == [10]
+        ip("link set br9 down", "link set br9 up")
+        await eventually(lambda: begun == [10, 10])
+        nursery.cancel_scope.cancel()
+
+
+async def test_the_next_handler_begins_only_after_the_last_has_ended(eventually: Eventually) -> None:
+    events: list[str] = []
+    release = trio.Event()
+
+    async def handler(conn: PacketConn, interface: Interface) -> None:
+        events.append("begin")
+        try:
+            await trio.sleep_forever()
+        finally:
+            with trio.move_on_after(5, shield=True):
+                await release.wait()
+            events.append("end")
+
+    ip(*make("br0", 10), *make("br1", 11))
+    async with trio.open_nursery() as nursery:
+        await nursery.start(
+            partial(serve_group, where=lambda each: each.index == 10 and each.is_up), handler, GROUP, PORT
+        )
+        for _ in range(3):  # The ones between were cancelled before they began.
+            ip("link set br0 down", "link set br0 up")
+            await trio.testing.wait_all_tasks_blocked(0.02)
+        assert events == ["begin"]
+        release.set()
+        await eventually(lambda: events == ["begin", "end", "begin"])
+        assert joined() == {10: 1}
+        nursery.cancel_scope.cancel()
+    assert events == ["begin", "end", "begin", "end"]
+
+
+async def test_a_failure_is_the_caller_s_and_several_are_several() -> None:
+    gate = trio.Event()
+
+    async def handler(conn: PacketConn, interface: Interface) -> None:
+        await gate.wait()
+        raise ValueError(interface.name)
+
+    async def program() -> None:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(serve_group, handler, GROUP, PORT)
+            await trio.testing.wait_all_tasks_blocked()
+            gate.set()
+
+    ip(*make("br0", 10), *make("br1", 11))
+    with pytest.raises(ExceptionGroup) as caught:
+        await program()
+    assert caught.group_contains(ValueError, match="br0")
+    assert caught.group_contains(ValueError, match="br1")
+    assert joined() == {}
+
+
+async def test_a_nursery_of_the_caller_s_outlives_serving(eventually: Eventually) -> None:
+    ip(*make("br0", 10))
+    log = Log()
+    async with trio.open_nursery() as handlers:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(partial(serve_group, handler_nursery=handlers), log, GROUP, PORT)
+            nursery.cancel_scope.cancel()
+        payload = await probe(10)
+        await eventually(lambda: log.heard == [(10, payload)])
+        handlers.cancel_scope.cancel()
+
+
+async def test_options_reach_the_connections(eventually: Eventually) -> None:
+    async def handler(conn: PacketConn, interface: Interface) -> None:
+        assert conn.control_flags == ControlFlags.TTL
+        assert conn.multicast_interface == interface.index
+        assert conn.multicast_all is False
+        assert conn.local_endpoint == ("0.0.0.0", PORT)
+        assert source_filters()[interface.index, GROUP] == {IPv4Address("198.18.0.9"): (1, 0)}
+        done.set()
+
+    done = trio.Event()
+    serve = partial(
+        serve_group,
+        where=lambda each: each.is_loopback,
+        sources=SourceFilter.include("198.18.0.9"),
+        control_flags=ControlFlags.TTL,
+    )
+    async with trio.open_nursery() as nursery:
+        (interface,) = await nursery.start(serve, handler, GROUP, PORT)
+        assert interface.name == "lo"
+        with trio.fail_after(5):
+            await done.wait()
+        nursery.cancel_scope.cancel()
+
+
+async def test_the_loopback_is_served_if_asked_for(eventually: Eventually) -> None:
+    log = Log()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(partial(serve_group, where=lambda each: each.is_loopback), log, GROUP, PORT)
+        async with open_udp() as sender:
+            sender.multicast_interface = "lo"
+            await sender.send_to(b"hello", (str(GROUP), PORT))
+        await eventually(lambda: log.heard == [(1, b"hello")])
+        nursery.cancel_scope.cancel()
+
+
+async def test_two_programs_serve_one_port(eventually: Eventually) -> None:
+    ip(*make("br0", 10))
+    log = Log()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(serve_group, log, GROUP, PORT)
+        with subprocess.Popen([sys.executable, "-c", OTHER_PROGRAM], stdout=subprocess.PIPE, text=True) as other:  # noqa: ASYNC220
+            assert other.stdout is not None
+            try:
+                assert other.stdout.readline() == "ready\n"
+                assert joined() == {10: 2}
+                payload = await probe(10)
+                assert other.stdout.readline() == payload.decode() + "\n"
+            finally:
+                other.kill()
+        await eventually(lambda: log.heard == [(10, payload)])
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_port_that_somebody_else_has_for_himself_is_an_error() -> None:
+    ip(*make("br0", 10))
+    async with open_udp("0.0.0.0", PORT), trio.open_nursery() as nursery:
+        with pytest.raises(OSError, match="share_port"):
+            await nursery.start(serve_group, Log(), GROUP, PORT)
+    assert joined() == {}
+
+
+async def test_an_interface_that_has_just_vanished_is_no_error(eventually: Eventually) -> None:
+    doomed = {10, 12}
+
+    def where(interface: Interface) -> bool:
+        if interface.name == "fleeting" and interface.is_up and interface.index in doomed:
+            doomed.discard(interface.index)
+            ip("link delete fleeting")  # Between the kernel's word and the join.
+        return not interface.is_loopback and interface.is_up
+
+    ip(*make("fleeting", 10), *make("br1", 11))
+    log = Log()
+    async with trio.open_nursery() as nursery:
+        interfaces = await nursery.start(partial(serve_group, where=where), log, GROUP, PORT)
+        assert [each.index for each in interfaces] == [11]
+        ip(*make("fleeting", 12))  # That vanishes too, later.
+        ip(*make("br0", 10))
+        await eventually(lambda: log.begun == [11, 10])
+        assert joined() == {10: 1, 11: 1}
+        nursery.cancel_scope.cancel()
+
+
+async def test_after_an_overflow_handlers_are_right(eventually: Eventually) -> None:
+    ip(*make("br0", 10), *make("gone0", 11), *make("stays0", 13))
+    log = Log()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(serve_group, log, GROUP, PORT)
+        await eventually(lambda: sorted(log.begun) == [10, 11, 13])
+        ip(
+            *(f"link set lo mtu {1000 + number % 400}" for number in range(3000)),
+            "link delete br0",
+            *make("br0", 10),  # As it was before, so that nothing but the kernel's table tells the difference.
+            "link delete gone0",
+            *make("new0", 12),
+        )
+        await eventually(lambda: joined() == {10: 1, 12: 1, 13: 1})
+        await eventually(lambda: sorted(log.begun) == [10, 10, 11, 12, 13])
+        assert sorted(log.ended) == [10, 11]
+        for index in (10, 12, 13):
+            payload = await probe(index)
+            await eventually(lambda index=index, payload=payload: log.heard[-1:] == [(index, payload)])
+        nursery.cancel_scope.cancel()
+
+
+async def test_nonsense_is_refused_at_once() -> None:
+    with pytest.raises(ValueError, match="port"):
+        await serve_group(Log(), GROUP, 0)
+    with pytest.raises(ValueError, match="multicast"):
+        await serve_group(Log(), "192.0.2.1", PORT)
+    with pytest.raises(TypeError, match="control_flags"):
+        await serve_group(Log(), GROUP, PORT, control_flags=3)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="sources"):
+        await serve_group(Log(), GROUP, PORT, sources=["192.0.2.1"])  # type: ignore[arg-type]
+
+
+def test_all_of_it_works_without_root(needs_lab: None) -> None:
+    chosen = "hears_only_it or come_and_go or vanished or comes_first or in_order or interface_goes"
+    here = __file__.rpartition("/")[0]
+    files = [f"{here}/{name}.py" for name in ("test_serve_group", "test_follow_group", "test_watch_interfaces")]
+    done = subprocess.run(
+        [
+            *RUN_AS_USER,
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            "-p",
+            "no:xdist",
+            "-k",
+            chosen,
+            *files,
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    assert " passed" in done.stdout
+    assert "skipped" not in done.stdout

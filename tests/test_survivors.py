@@ -1,0 +1,200 @@
+"""What mutation testing showed that no other quick test would have noticed, in the ledger of memberships."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import subprocess
+from ipaddress import IPv4Address
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+
+from trio_ipv4 import SourceFilter, open_udp
+from trio_ipv4._kernel import groups, interfaces
+from trio_ipv4._membership import Ledger
+from trio_ipv4.testing import igmp_groups, source_filters
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+GROUP, OTHER = IPv4Address("239.1.2.3"), IPv4Address("239.1.2.4")
+A = "198.18.0.7"
+MCAST_JOIN_GROUP, MCAST_LEAVE_GROUP, MCAST_JOIN_SOURCE_GROUP = 42, 45, 46  # linux/in.h
+
+
+def ip(*lines: str) -> None:
+    subprocess.run(["ip", "-batch", "-"], input="\n".join([*lines, ""]), text=True, check=True)
+
+
+def make(name: str, index: int) -> list[str]:
+    return [
+        f"link add {name} index {index} type bridge mcast_snooping 0",
+        f"address add 198.18.{index}.1/24 dev {name}",
+        f"link set {name} up",
+    ]
+
+
+@pytest.fixture
+def links() -> None:
+    ip(*make("en0", 10), *make("en1", 11), "route add 224.0.0.0/4 dev en0")
+
+
+async def test_an_excluded_source_is_never_included_on_the_way(links: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = []
+    set_option = socket.socket.setsockopt
+
+    def spy(self: socket.socket, level: int, option: int, *value: Any) -> None:
+        if option == MCAST_JOIN_SOURCE_GROUP and level == socket.IPPROTO_IP:
+            begun.append(IPv4Address(value[0][140:144]))  # struct group_source_req: gsr_source at 136.
+        set_option(self, level, option, *value)
+
+    monkeypatch.setattr(socket.socket, "setsockopt", spy)
+    async with open_udp() as conn:
+        async with conn.joined("en0", GROUP, sources=SourceFilter.exclude(A)):
+            assert source_filters()[10, GROUP] == {IPv4Address(A): (0, 1)}
+        async with conn.joined("en0", GROUP, sources=SourceFilter.include(A)):
+            pass
+    assert begun == [IPv4Address("255.255.255.255"), IPv4Address(A)]
+
+
+async def test_a_route_that_leads_nowhere_to_be_found_leaves_no_membership(
+    links: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("indexes", "all_indexes"):
+        monkeypatch.setattr(interfaces, name, lambda _socket: [])
+    async with open_udp() as conn:
+        with pytest.raises(OSError, match=r"join 239\.1\.2\.3") as refused:
+            conn.join_group(None, GROUP)
+        assert refused.value.errno == errno.ENODEV
+        assert (10, GROUP) not in igmp_groups()
+
+
+async def test_a_repair_that_is_refused_does_not_end_the_others(links: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with open_udp() as conn, conn.joined("en0", GROUP), conn.joined("en1", GROUP):
+        ip("link delete en0", "link delete en1")
+        ip(*make("new0", 10), *make("new1", 11))
+        join = groups.join_group
+
+        def refuse(of: Any, index: int, group: IPv4Address) -> None:
+            if index == 10:
+                raise OSError(errno.ENOBUFS, "no room")
+            join(of, index, group)
+
+        monkeypatch.setattr(groups, "join_group", refuse)
+        with pytest.raises(OSError, match="no room"):
+            conn.repair_memberships()
+        assert (11, GROUP) in igmp_groups()
+
+
+async def test_a_repair_tells_the_first_of_several_refusals(links: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with open_udp() as conn, conn.joined("en0", GROUP), conn.joined("en1", GROUP):
+        ip("link delete en0", "link delete en1", *make("new0", 10), *make("new1", 11))
+
+        def refuse(of: Any, index: int, group: IPv4Address) -> None:
+            raise OSError({10: errno.ENOBUFS, 11: errno.ENOMEM}[index], "no room")
+
+        monkeypatch.setattr(groups, "join_group", refuse)
+        with pytest.raises(OSError, match="no room") as refused:
+            conn.repair_memberships()
+        assert refused.value.errno == errno.ENOBUFS
+
+
+async def test_joining_from_any_source_is_one_call(links: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[int] = []
+    set_option = socket.socket.setsockopt
+
+    def spy(self: socket.socket, level: int, option: int, *value: Any) -> None:
+        written.append(option)
+        set_option(self, level, option, *value)
+
+    async with open_udp() as conn:
+        monkeypatch.setattr(socket.socket, "setsockopt", spy)
+        async with conn.joined("en0", GROUP):
+            assert written == [MCAST_JOIN_GROUP]
+        assert written == [MCAST_JOIN_GROUP, MCAST_LEAVE_GROUP]
+
+
+async def test_a_membership_says_where_it_is(links: None) -> None:
+    async with open_udp() as conn, conn.joined("en0", GROUP) as membership:
+        assert repr(membership) == "<Membership of 239.1.2.3, SourceFilter.any(), on index 10>"
+    assert repr(membership) == "<Membership of 239.1.2.3, SourceFilter.any(), ended>"
+
+
+async def test_a_scope_changes_its_filter_and_notes_it_without_interrupts(
+    links: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    protected = []
+    async with open_udp() as conn, conn.joined("en0", GROUP) as membership:
+        monkeypatch.setattr(Ledger, "replace", lambda *_: protected.append(trio.lowlevel.currently_ki_protected()))
+        membership.block(A)
+    assert protected == [True]
+
+
+async def test_a_repair_passes_over_an_interface_that_is_gone(links: None) -> None:
+    async with open_udp() as conn, conn.joined("en0", GROUP), conn.joined("en1", GROUP):
+        ip("link delete en0", "link delete en1", *make("new1", 11))
+        conn.repair_memberships()
+        assert (11, GROUP) in igmp_groups()
+
+
+async def test_a_route_that_moves_after_a_leave_is_asked_again(links: None) -> None:
+    async with open_udp() as conn:
+        conn.join_group(None, GROUP)
+        conn.leave_group(None, GROUP)
+        ip("route replace 224.0.0.0/4 dev en1")
+        conn.join_group(None, GROUP)
+        assert (11, GROUP) in igmp_groups()
+        assert (10, GROUP) not in igmp_groups()
+
+
+async def test_a_refused_filter_of_a_living_membership_is_told(links: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise OSError(errno.EINVAL, "not this one")
+
+    async with open_udp() as conn, conn.joined("en0", GROUP) as membership:
+        with monkeypatch.context() as patch:
+            patch.setattr(groups, "set_filter", refuse)
+            with pytest.raises(OSError, match="not this one"):
+                membership.block(A)
+        assert membership.sources == SourceFilter.any()
+        assert (10, GROUP) in igmp_groups()
+
+
+@pytest.mark.pure
+def test_filters_are_merged_by_the_type_and_by_any_value() -> None:
+    either = [SourceFilter.include(A), SourceFilter.none()]
+    assert SourceFilter.merge(either) == SourceFilter.any().merge(either) == SourceFilter.include(A)
+
+
+EXPLICIT: dict[str, Callable[[Any], object]] = {
+    "explicit": lambda conn: conn.join_group("en0", OTHER),
+    "repair": lambda conn: conn.repair_memberships(),
+    "close": lambda conn: conn.close(),
+}
+
+
+@pytest.mark.parametrize("operation", EXPLICIT)
+async def test_what_is_called_from_outside_is_protected_from_interrupts(
+    operation: str, links: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    protected = []
+
+    def watch(name: str) -> None:
+        original = getattr(groups, name)
+
+        def call(*arguments: Any) -> Any:
+            protected.append(trio.lowlevel.currently_ki_protected())
+            return original(*arguments)
+
+        monkeypatch.setattr(groups, name, call)
+
+    async with open_udp() as conn:
+        conn.join_group("en0", GROUP)
+        ip("link delete en0", *make("new0", 10), "link set new0 name en0 up")
+        for name in ("join_group", "leave_group"):
+            watch(name)
+        EXPLICIT[operation](conn)
+    assert protected
+    assert all(protected)

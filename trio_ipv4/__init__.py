@@ -1,0 +1,94 @@
+"""IPv4 at the IP level for trio."""
+
+# The layers, from the top; each may import only what is below it (import-linter holds this):
+#
+#   __main__, _cli, testing             the command line; the network lab: they import this door, like any stranger
+#   _serve                              serve_group, follow_group: tasks in the caller's nursery
+#   _open, _interfaces                  ways in: open_udp, open_ip, open_raw; interfaces as they come and go
+#   _packet_conn, _raw_conn             what is sent and received: payloads, or headers and payloads
+#   _datagram_conn                      send and receive, singly and in batches
+#   _multicast_conn                     multicast options and memberships
+#   _membership, _conn                  the ledger of memberships and their scopes; unicast options
+#   _endpoint                           one trio socket: try, then wait; turns between tasks; closing
+#   _kernel                             the one room that talks to the kernel
+#   _values                             immutable values that parse and marshal bytes
+#   _abi                                how one platform's kernel spells things
+#   _errors                             the error family and the advice
+
+from trio_ipv4._conn import Conn as Conn
+from trio_ipv4._errors import DeafMembershipWarning as DeafMembershipWarning
+from trio_ipv4._errors import MembershipWarning as MembershipWarning
+from trio_ipv4._errors import ParseError as ParseError
+from trio_ipv4._errors import PartialSendError as PartialSendError
+from trio_ipv4._errors import SourceSpecificRangeWarning as SourceSpecificRangeWarning
+from trio_ipv4._errors import UnsupportedError as UnsupportedError
+from trio_ipv4._interfaces import watch_interfaces as watch_interfaces
+from trio_ipv4._kernel.interfaces import interface_by_index as interface_by_index
+from trio_ipv4._kernel.interfaces import interface_by_name as interface_by_name
+from trio_ipv4._kernel.interfaces import interfaces as interfaces
+from trio_ipv4._membership import Membership as Membership
+from trio_ipv4._open import open_ip as open_ip
+from trio_ipv4._open import open_raw as open_raw
+from trio_ipv4._open import open_udp as open_udp
+from trio_ipv4._packet_conn import PacketConn as PacketConn
+from trio_ipv4._raw_conn import RawConn as RawConn
+from trio_ipv4._serve import follow_group as follow_group
+from trio_ipv4._serve import serve_group as serve_group
+from trio_ipv4._values.bpf import RawInstruction as RawInstruction
+from trio_ipv4._values.bpf import parse_bpf as parse_bpf
+from trio_ipv4._values.checksum import internet_checksum as internet_checksum
+from trio_ipv4._values.control import ControlFlags as ControlFlags
+from trio_ipv4._values.control import ControlMessage as ControlMessage
+from trio_ipv4._values.datagram import Datagram as Datagram
+from trio_ipv4._values.datagram import RawDatagram as RawDatagram
+from trio_ipv4._values.group import GroupReq as GroupReq
+from trio_ipv4._values.header import Header as Header
+from trio_ipv4._values.header import HeaderFlags as HeaderFlags
+from trio_ipv4._values.icmp import ICMPFilter as ICMPFilter
+from trio_ipv4._values.icmp import ICMPType as ICMPType
+from trio_ipv4._values.interface import Interface as Interface
+from trio_ipv4._values.interface import InterfaceChange as InterfaceChange
+from trio_ipv4._values.interface import InterfaceChangeKind as InterfaceChangeKind
+from trio_ipv4._values.interface import InterfaceFlags as InterfaceFlags
+from trio_ipv4._values.source_filter import FilterMode as FilterMode
+from trio_ipv4._values.source_filter import SourceFilter as SourceFilter
+
+__all__ = [
+    "Conn",
+    "ControlFlags",
+    "ControlMessage",
+    "Datagram",
+    "DeafMembershipWarning",
+    "FilterMode",
+    "GroupReq",
+    "Header",
+    "HeaderFlags",
+    "ICMPFilter",
+    "ICMPType",
+    "Interface",
+    "InterfaceChange",
+    "InterfaceChangeKind",
+    "InterfaceFlags",
+    "Membership",
+    "MembershipWarning",
+    "PacketConn",
+    "ParseError",
+    "PartialSendError",
+    "RawConn",
+    "RawDatagram",
+    "RawInstruction",
+    "SourceFilter",
+    "SourceSpecificRangeWarning",
+    "UnsupportedError",
+    "follow_group",
+    "interface_by_index",
+    "interface_by_name",
+    "interfaces",
+    "internet_checksum",
+    "open_ip",
+    "open_raw",
+    "open_udp",
+    "parse_bpf",
+    "serve_group",
+    "watch_interfaces",
+]

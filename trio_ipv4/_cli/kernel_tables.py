@@ -1,0 +1,57 @@
+"""The kernel's memberships, read from /proc/net: a witness that knows nothing of this library's bookkeeping."""
+
+from __future__ import annotations
+
+import struct
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Final
+
+from trio_ipv4._cli.events import Member
+
+# Not /proc/net, which is /proc/self/net: that shows the network namespace of the process's main thread.
+_TABLES: Final = Path("/proc/thread-self/net")
+
+
+def read_memberships() -> tuple[Member, ...]:
+    """Read which groups this network namespace is in, on every interface, whoever joined them.
+
+    Raises:
+        FileNotFoundError: This is not Linux, or /proc is not mounted.
+    """
+    filters = _read_filters()
+    return tuple(
+        Member(str(group), name, index, sockets, *filters.get((index, group), ("exclude", ())))
+        for group, name, index, sockets in _read_groups()
+    )
+
+
+def _read_groups() -> list[tuple[IPv4Address, str, int, int]]:
+    """Read /proc/net/igmp: a line for each interface, and under it, indented, one for each of its groups."""
+    groups = []
+    index, name = 0, ""
+    for line in _lines("igmp"):
+        fields = line.split()
+        if line[0].isspace():
+            # The kernel prints an address in network order as if it were a number of the machine's.
+            groups.append((IPv4Address(struct.pack("=I", int(fields[0], 16))), name, index, int(fields[1])))
+        else:
+            index, name = int(fields[0]), fields[1].rstrip(":")
+    return groups
+
+
+def _read_filters() -> dict[tuple[int, IPv4Address], tuple[str, tuple[str, ...]]]:
+    """Read /proc/net/mcfilter: the sources that are listed for a group; one that hears everybody has no line."""
+    filters: dict[tuple[int, IPv4Address], tuple[str, tuple[str, ...]]] = {}
+    for line in _lines("mcfilter"):
+        index, _, group, source, _, excluding = line.split()
+        key = int(index), IPv4Address(int(group, 16))
+        # Each group of the demo has one socket, so all of its sources are meant in one way.
+        mode = "exclude" if int(excluding) else "include"
+        listed = filters.get(key, (mode, ()))[1]
+        filters[key] = mode, (*listed, str(IPv4Address(int(source, 16))))
+    return filters
+
+
+def _lines(table: str) -> list[str]:
+    return (_TABLES / table).read_text(encoding="utf-8", errors="surrogateescape").split("\n")[1:-1]

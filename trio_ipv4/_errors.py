@@ -1,0 +1,141 @@
+"""The error family, and the advice that goes with what a kernel refuses. Data only: nothing here asks the system.
+
+Four families and no more:
+
+* The kernel said no: still an `OSError` with the same errno, hence the same built-in subclass, whose message says what
+  was attempted, on what, and what to do next.
+* The caller passed nonsense: `TypeError` or `ValueError`, naming the field, the range and the value.
+* The bytes are nonsense: `ParseError`.
+* This platform can't: `UnsupportedError`.
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING, Final, final
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+@final
+class ParseError(ValueError):
+    """Raised when bytes are not what they should be.
+
+    `offset` is the position, in octets from the start of the input, at which the parser could not go on.
+    """
+
+    def __init__(self, message: str, *, offset: int = 0) -> None:
+        super().__init__(message, offset)
+        self.message: Final = message
+        self.offset: Final = offset
+
+    def __str__(self) -> str:
+        return f"{self.message} (at offset {self.offset})"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _parse_error, (self.message, self.offset), self.__dict__
+
+
+def _parse_error(message: str, offset: int) -> ParseError:
+    """Make a `ParseError` from positional arguments, as unpickling needs."""
+    return ParseError(message, offset=offset)
+
+
+@final
+class UnsupportedError(NotImplementedError):
+    """Raised when the platform has no such `option`, under the name that the kernel's headers give it."""
+
+    def __init__(self, option: str, platform: str) -> None:
+        super().__init__(option, platform)
+        self.option: Final = option
+        self.platform: Final = platform
+
+    def __str__(self) -> str:
+        return f"{self.option} is not available on {self.platform}"
+
+
+@final
+class PartialSendError(OSError):
+    """Raised when a batch was sent in part: the first `sent` datagrams are out, the next one was refused.
+
+    Its errno is the kernel's for the datagram that was refused.
+    """
+
+    def __init__(self, errno: int, strerror: str, sent: int) -> None:
+        super().__init__(errno, strerror)
+        self.sent: Final = sent
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return PartialSendError, (self.errno, self.strerror, self.sent), self.__dict__
+
+
+class SourceSpecificRangeWarning(UserWarning):
+    """Warns of a join from any source in 232.0.0.0/8.
+
+    Routers must ignore it there, so nothing will arrive across one (RFC 4607 section 2; RFC 4604 section 2.1 asks
+    hosts to tell the application).
+    """
+
+
+class DeafMembershipWarning(UserWarning):
+    """Warns of a join on a socket that is bound to a unicast address or another group: it will hear nothing of it."""
+
+
+class MembershipWarning(RuntimeWarning):
+    """Warns that the kernel refused a narrower filter when a scope ended: the socket keeps the wider one."""
+
+
+ADVICE: Final[Mapping[tuple[str, int], str]] = {
+    # (topic, errno): what to do next. "{net.ipv4.x}" becomes "net.ipv4.x is 20" where the value can be known.
+    ("open", errno.EADDRINUSE): "another socket has this port: with share_port=True on all of them they share it",
+    ("open", errno.EADDRNOTAVAIL): "no interface of this host has that address; interfaces() lists them",
+    ("open", errno.EACCES): "lower ports need CAP_NET_BIND_SERVICE: {net.ipv4.ip_unprivileged_port_start}",
+    ("open", errno.EPERM): "raw sockets need CAP_NET_RAW: run as root, or give the interpreter the capability",
+    ("open", errno.EMFILE): "the process has too many open files: raise 'ulimit -n'",
+    ("join", errno.ENOBUFS): "the socket is in as many groups as one may be: {net.ipv4.igmp_max_memberships}; raise it "
+    "with sysctl, or spread the groups over several connections",
+    ("join", errno.ENODEV): "no such interface, or it has no IPv4; interfaces() lists them",
+    ("join", errno.EADDRINUSE): "the socket is a member already, by a join that this connection did not make: leave "
+    "there first",
+    ("join", errno.EADDRNOTAVAIL): "the socket is not a member of it",
+    ("explicit", errno.EADDRINUSE): "it was joined by an explicit operation already",
+    ("explicit", errno.EADDRNOTAVAIL): "no such explicit membership, or the source is there already, or is not there",
+    ("explicit", errno.EINVAL): "not legal in the mode of this explicit membership: sources are joined and left one by "
+    "one only without join_group, excluded and included only after it",
+    ("route", errno.ENODEV): "no route to the group, so the kernel can't choose the interface: name one",
+    ("route", errno.EADDRINUSE): "the socket is a member on several interfaces, or by other means: name the interface",
+    ("filter", errno.ENOBUFS): "too many sources for one filter: {net.ipv4.igmp_max_msf}, {net.core.optmem_max}; raise "
+    "them with sysctl",
+    ("filter", errno.ENODEV): "the interface is gone",
+    ("filter", errno.ESRCH): "the interface was deleted and created anew: repair_memberships() joins again",
+    ("send", errno.ENETUNREACH): "no route to the destination, or the source is not an address of this host; for a "
+    "group, name the interface: multicast_interface, or ControlMessage(ifindex=...)",
+    ("send", errno.EHOSTUNREACH): "no route to the destination",
+    ("send", errno.ENODEV): "no such interface; interfaces() lists them",
+    ("send", errno.ENXIO): "no such interface; interfaces() lists them",
+    ("send", errno.EMSGSIZE): "longer than a datagram can be (65,507 octets of payload over UDP), or longer than the "
+    "MTU where it must not be fragmented",
+    ("send", errno.EPERM): "a firewall on this host refuses it",
+    ("send", errno.EACCES): "the destination is a broadcast address: set SO_BROADCAST, as open_udp does",
+    ("send", errno.ENOBUFS): "the interface's queue is full: send more slowly",
+    ("send", errno.ECONNREFUSED): "an earlier datagram came back as 'port unreachable': nobody listens there",
+    ("send", errno.EINVAL): "the port is 0, or this socket does not obey a field of the control message",
+    ("send", errno.ENETDOWN): "the interface is down",
+    ("receive", errno.ECONNREFUSED): "an earlier datagram came back as 'port unreachable': nobody listens there",
+    ("receive", errno.ENETDOWN): "the interface went down",
+    ("option", errno.EPERM): "this needs a capability, CAP_NET_ADMIN or CAP_NET_RAW",
+    ("option", errno.ENOPROTOOPT): "this kind of socket has no such option",
+    ("option", errno.EOPNOTSUPP): "this kind of socket has no such option",
+    ("option", errno.EADDRNOTAVAIL): "no such interface or address; interfaces() lists them",
+    ("option", errno.ENODEV): "no such interface; interfaces() lists them",
+    ("bpf", errno.EINVAL): "the kernel doesn't know an instruction, or it reaches past the scratch memory",
+    ("bpf", errno.EPERM): "the socket's filter is locked (SO_LOCK_FILTER)",
+    ("bpf", errno.ENOENT): "no filter is attached",
+    ("bpf", errno.ENOMEM): "the program is longer than {net.core.optmem_max} allows",
+    ("icmp", errno.EOPNOTSUPP): "only a raw socket of IPPROTO_ICMP has an ICMP filter: open_ip(1) or open_raw(1)",
+    ("icmp", errno.ENOPROTOOPT): "only a raw socket of IPPROTO_ICMP has an ICMP filter: open_ip(1) or open_raw(1)",
+    ("interface", errno.ENODEV): "no such interface; interfaces() lists them",
+    ("interface", errno.EADDRNOTAVAIL): "no interface has that address; interfaces() lists them",
+}
+"""What to do about an errno, by what was attempted."""

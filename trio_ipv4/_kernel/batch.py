@@ -1,0 +1,308 @@
+"""recvmmsg(2) and sendmmsg(2): many datagrams in one call, and one datagram as a batch of one.
+
+The buffers are made once and reused; what is handed out is copied first, so it never aliases them. They are anonymous
+memory: pages that no datagram touched cost nothing.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import functools
+import itertools
+import mmap
+import struct
+from typing import TYPE_CHECKING, Final, NamedTuple, final
+
+from trio_ipv4._abi import structs
+from trio_ipv4._abi.platform import this_platform
+from trio_ipv4._kernel import libc, one_by_one
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+MAX_BATCH: Final = 1024
+"""The kernel takes no more messages in one call (UIO_MAXIOV, linux/uio.h)."""
+CONTROL_SIZE: Final = 256
+"""Room for the control messages of one datagram, in octets. All that this library asks for take under 200; the rest
+is for options that a caller sets on the bare socket."""
+MAX_REQUEST: Final = 256
+"""Room for the control messages that all datagrams of one call share."""
+MSG_CTRUNC: Final = 0x8  # linux/socket.h
+MSG_TRUNC: Final = 0x20
+MSG_DONTWAIT: Final = 0x40
+
+
+class Received(NamedTuple):
+    """What one call received, as columns. A column of equal octets is those octets, once."""
+
+    payloads: Sequence[bytes]
+    names: bytes | Sequence[bytes]
+    """The sender of each, as a `struct sockaddr_in`."""
+    controls: bytes | Sequence[bytes]
+    flags: Sequence[int] | None
+    """MSG_TRUNC and MSG_CTRUNC of each; `None` if none has any."""
+
+
+@final
+class Receiver:
+    """The receive buffers of one connection."""
+
+    def __init__(self) -> None:
+        self._slots: _Slots | None = None
+
+    def receive(self, descriptor: int, limit: int, max_bytes: int) -> Received | None:
+        """Receive up to `limit` datagrams of up to `max_bytes` octets each; `None` if none is queued.
+
+        Raises:
+            OSError: The kernel refused, or a pending error of the socket was due.
+        """
+        limit = min(limit, MAX_BATCH)
+        slots = self._slots
+        if slots is None or slots.count < limit or slots.max_bytes != max_bytes:
+            if not this_platform().has_mmsg:
+                return _receive_one_by_one(descriptor, limit, max_bytes)
+            slots = self._slots = _Slots(limit if slots is None else max(limit, slots.count), max_bytes)
+        return slots.receive(descriptor, limit)
+
+
+@final
+class _Slots:
+    """An array of `struct mmsghdr`, each with room for a sender, control messages and a payload."""
+
+    def __init__(self, count: int, max_bytes: int) -> None:
+        platform = this_platform()
+        self.count: Final = count
+        self.max_bytes: Final = max_bytes
+        header = struct.Struct(structs.mmsghdr_format(platform))
+        vector = struct.Struct(structs.iovec_format(platform))
+        self._header_size: Final = header.size
+        # A stride of whole pages would put the start of every payload into the same cache set.
+        self._stride: Final = max_bytes + 64
+        vectors = count * header.size
+        self._names: Final = vectors + count * vector.size
+        self._controls: Final = self._names + count * structs.SOCKADDR_IN_SIZE
+        self._payloads: Final = self._controls + count * CONTROL_SIZE
+        self._memory: Final = mmap.mmap(-1, self._payloads + count * self._stride)
+        self._base: Final = ctypes.addressof(ctypes.c_char.from_buffer(self._memory))
+        for i in range(count):
+            payload = self._base + self._payloads + i * self._stride
+            vector.pack_into(self._memory, vectors + i * vector.size, payload, max_bytes)
+        self._template: Final = b"".join(
+            header.pack(
+                self._base + self._names + i * structs.SOCKADDR_IN_SIZE,
+                structs.SOCKADDR_IN_SIZE,
+                self._base + vectors + i * vector.size,
+                1,
+                self._base + self._controls + i * CONTROL_SIZE,
+                CONTROL_SIZE,
+                0,
+                0,
+            )
+            for i in range(count)
+        )
+        # Of each header only what the kernel wrote: the control messages' length, the flags, the payload's length.
+        self._result: Final = platform.prefix + ("40xQi4xI4x" if platform.word == 8 else "20xIiI")
+        self._recvmmsg: Final = libc.mmsg_calls()[0]
+        self._last: tuple[bytes, Received, struct.Struct] | None = None
+        """What a full batch left in memory before the payloads, what was made of it, and what cuts its payloads."""
+
+    def receive(self, descriptor: int, limit: int) -> Received | None:
+        memory = self._memory
+        size = limit * self._header_size
+        # The kernel overwrites the lengths that say how much room there is.
+        memory[:size] = self._template[:size] if limit < self.count else self._template
+        while (count := self._recvmmsg(descriptor, self._base, limit, MSG_DONTWAIT, None)) < 0:
+            error = libc.last_error()
+            if error.errno == errno.EAGAIN:
+                return None
+            if error.errno != errno.EINTR:
+                raise error
+        if count == self.count and self._last is not None:
+            # Most full batches differ from the one before in nothing but the payloads: one comparison shows it.
+            facts, last, cutter = self._last
+            if libc.memcmp()(self._base, facts, self._payloads) == 0:
+                return Received(cutter.unpack_from(memory, self._payloads), last.names, last.controls, last.flags)
+        return self._take_apart(count)
+
+    def _take_apart(self, count: int) -> Received:
+        memory = self._memory
+        results = _repeated(self._result, count).unpack_from(memory)
+        if count == 1:
+            control, flag, length = results
+            return Received(
+                (memory[self._payloads : self._payloads + length],),
+                memory[self._names : self._names + structs.SOCKADDR_IN_SIZE],
+                memory[self._controls : self._controls + control],
+                results[1:2] if flag else None,
+            )
+        controls, flags, lengths = results[0::3], results[1::3], results[2::3]
+        received = Received(
+            self._cut(self._payloads, self._stride, lengths),
+            self._cut_equal(self._names, structs.SOCKADDR_IN_SIZE, (structs.SOCKADDR_IN_SIZE,) * count),
+            self._cut_equal(self._controls, CONTROL_SIZE, controls),
+            flags if any(flags) else None,
+        )
+        if count == self.count and lengths.count(lengths[0]) == count and isinstance(received.controls, bytes):
+            cutter = _cutter(lengths[0], self._stride, count)
+            self._last = memory[: self._payloads], received._replace(payloads=()), cutter
+        return received
+
+    def _cut(self, start: int, stride: int, lengths: Sequence[int]) -> Sequence[bytes]:
+        """Copy out the beginning of each slot."""
+        count, first = len(lengths), lengths[0]
+        memory = self._memory
+        if lengths.count(first) == count:
+            return _cutter(first, stride, count).unpack_from(memory, start)
+        starts = range(start, start + stride * count, stride)
+        return [memory[at : at + length] for at, length in zip(starts, lengths, strict=True)]
+
+    def _cut_equal(self, start: int, stride: int, lengths: Sequence[int]) -> bytes | Sequence[bytes]:
+        """Copy out the beginning of each slot; if the slots are equal, as they are in most batches, of one."""
+        count, first = len(lengths), lengths[0]
+        slot = self._memory[start : start + stride]
+        if lengths.count(first) == count and self._memory[start : start + count * stride] == slot * count:
+            return slot[:first]
+        return self._cut(start, stride, lengths)
+
+
+def _cutter(length: int, stride: int, count: int) -> struct.Struct:
+    """Return what copies out the beginning of each of `count` slots: the fastest way that Python has."""
+    return _repeated(f"={length}s{stride - length}x", count)
+
+
+@functools.lru_cache(maxsize=256)  # At most a few MiB, whatever lengths and counts come.
+def _repeated(layout: str, count: int) -> struct.Struct:
+    """Return the format of `count` structures in a row."""
+    return struct.Struct(layout[0] + layout[1:] * count)
+
+
+@final
+class Sender:
+    """The send buffers of one connection: headers and names; payloads are sent from where they are."""
+
+    def __init__(self) -> None:
+        self._headers: _Headers | None = None
+
+    def send(
+        self, descriptor: int, payloads: Sequence[bytes], names: Sequence[bytes], controls: Sequence[bytes]
+    ) -> tuple[int, OSError | None]:
+        """Send datagrams, each to the `struct sockaddr_in` of its name, with its control messages.
+
+        Returns:
+            How many the kernel took, and why it stopped, if it did. A full send buffer is the error EAGAIN. When the
+            kernel takes a part, the reason comes out only on the next call.
+        """
+        headers = self._headers
+        count = min(len(payloads), MAX_BATCH)
+        if headers is None or headers.count < count:
+            if not this_platform().has_mmsg:
+                return _send_one_by_one(descriptor, payloads, names, controls)
+            headers = self._headers = _Headers(count)
+        return headers.send(descriptor, payloads[:count], names[:count], controls[:count])
+
+
+@final
+class _Headers:
+    """An array of `struct mmsghdr` with their vectors and names."""
+
+    def __init__(self, count: int) -> None:
+        platform = this_platform()
+        self.count: Final = count
+        self._header: Final = struct.Struct(structs.mmsghdr_format(platform))
+        self._vector: Final = structs.iovec_format(platform)
+        self._one_vector: Final = struct.Struct(self._vector)
+        self._vector_size: Final = self._one_vector.size
+        self._vectors: Final = count * self._header.size
+        self._names: Final = self._vectors + count * self._vector_size
+        self._control: Final = self._names + count * structs.SOCKADDR_IN_SIZE
+        self._memory: Final = mmap.mmap(-1, self._control + MAX_REQUEST)
+        self._base: Final = ctypes.addressof(ctypes.c_char.from_buffer(self._memory))
+        # A pointer to the octets of a bytes object, which it keeps alive, and the same memory as an integer.
+        self._pointer: Final = ctypes.c_char_p()
+        self._address: Final = ctypes.c_void_p.from_buffer(self._pointer)
+        self._laid_out: int | None = None
+        self._sendmmsg: Final = libc.mmsg_calls()[1]
+
+    def send(
+        self, descriptor: int, payloads: Sequence[bytes], names: Sequence[bytes], controls: Sequence[bytes]
+    ) -> tuple[int, OSError | None]:
+        count, memory = len(payloads), self._memory
+        apart = self._lay_out_controls(controls)
+        # Copying payloads into one is cheaper than a pointer for each; a single one is not even copied.
+        self._pointer.value = joined = b"".join(payloads)
+        start = self._address.value or 0
+        if count == 1:
+            self._one_vector.pack_into(memory, self._vectors, start, len(joined))
+        else:
+            lengths = list(map(len, payloads))
+            starts = itertools.accumulate(lengths, initial=start)
+            vectors = itertools.chain.from_iterable(zip(starts, lengths))  # noqa: B905  # One start too many: the end.
+            _repeated(self._vector, count).pack_into(memory, self._vectors, *vectors)
+        memory[self._names : self._names + count * structs.SOCKADDR_IN_SIZE] = b"".join(names)
+        sent, refused = self._send(descriptor, count)
+        # The kernel has read them: let go of what may be megabytes.
+        self._pointer.value = None
+        del apart
+        return sent, refused
+
+    def _send(self, descriptor: int, count: int) -> tuple[int, OSError | None]:
+        while (sent := self._sendmmsg(descriptor, self._base, count, MSG_DONTWAIT)) < 0:
+            error = libc.last_error()
+            if error.errno != errno.EINTR:
+                return 0, error
+        return sent, None
+
+    def _lay_out_controls(self, controls: Sequence[bytes]) -> object:
+        """Lay out the headers with their control messages; return what must live until the kernel has read them."""
+        first = controls[0]
+        if controls.count(first) == len(controls) and len(first) <= MAX_REQUEST:
+            # All headers can point to the same octets.
+            self._memory[self._control : self._control + len(first)] = first
+            if self._laid_out != len(first):
+                self._lay_out(itertools.repeat(self._base + self._control), itertools.repeat(len(first)))
+                self._laid_out = len(first)
+            return None
+        self._laid_out = None
+        apart = ctypes.create_string_buffer(b"".join(controls))
+        lengths = list(map(len, controls))
+        self._lay_out(itertools.accumulate(lengths, initial=ctypes.addressof(apart)), lengths)
+        return apart
+
+    def _lay_out(self, starts: Iterable[int], lengths: Iterable[int]) -> None:
+        for i, start, length in zip(range(self.count), starts, lengths):  # noqa: B905  # `repeat` has no end.
+            name = self._base + self._names + i * structs.SOCKADDR_IN_SIZE
+            vector = self._base + self._vectors + i * self._vector_size
+            at = i * self._header.size
+            self._header.pack_into(self._memory, at, name, structs.SOCKADDR_IN_SIZE, vector, 1, start, length, 0, 0)
+
+
+def _receive_one_by_one(descriptor: int, limit: int, max_bytes: int) -> Received | None:
+    rows: list[tuple[bytes, bytes, bytes, int]] = []
+    while len(rows) < limit:
+        try:
+            row = one_by_one.receive(descriptor, max_bytes, CONTROL_SIZE)
+        except OSError:
+            # What was taken already goes first. A pending error is told once, so it is lost then, as with recvmmsg(2).
+            if not rows:
+                raise
+            break
+        if row is None:
+            break
+        payload, name, control, truncated, control_truncated = row
+        rows.append((payload, name, control, MSG_TRUNC * truncated | MSG_CTRUNC * control_truncated))
+    if not rows:
+        return None
+    payloads, names, controls, flags = zip(*rows, strict=True)
+    return Received(payloads, names, controls, flags if any(flags) else None)
+
+
+def _send_one_by_one(
+    descriptor: int, payloads: Sequence[bytes], names: Sequence[bytes], controls: Sequence[bytes]
+) -> tuple[int, OSError | None]:
+    for sent, (payload, name, control) in enumerate(zip(payloads, names, controls, strict=True)):
+        try:
+            one_by_one.send(descriptor, payload, name, control)
+        except OSError as error:
+            return sent, error
+    return len(payloads), None

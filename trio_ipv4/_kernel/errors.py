@@ -1,0 +1,51 @@
+"""What the kernel refuses, told so that it helps: the same errno, what was attempted, and what to do next."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from trio_ipv4._errors import ADVICE
+from trio_ipv4._kernel import namespaces
+
+if TYPE_CHECKING:
+    from trio_ipv4._kernel.socket_like import SocketLike
+
+
+def explain(error: OSError, topic: str, attempt: str, socket: SocketLike | None = None) -> OSError:
+    """Return an `OSError` with the same errno, hence the same subclass, for what was attempted.
+
+    Args:
+        error: What the kernel said.
+        topic: The part of `ADVICE` that applies.
+        attempt: What was attempted, in the infinitive: "join 239.1.2.3 on en0 (index 2)".
+        socket: The socket concerned, if any: sysctls are quoted only where it belongs to this thread's namespace.
+    """
+    return refusal(error.errno or 0, topic, attempt, socket)
+
+
+def refusal(number: int, topic: str, attempt: str, socket: SocketLike | None = None) -> OSError:
+    """Return the `OSError` for an errno, as `explain` does."""
+    message = f"can't {attempt}: {os.strerror(number)}"
+    if advice := ADVICE.get((topic, number)):
+        message += f" ({_quote_sysctls(advice, socket)})"
+    return OSError(number, message)
+
+
+def _quote_sysctls(advice: str, socket: SocketLike | None) -> str:
+    def quote(match: re.Match[str]) -> str:
+        name = match[1]
+        known = socket is None or namespaces.is_current(socket)
+        value = _read_sysctl(name) if known else None
+        return f"sysctl {name}" if value is None else f"{name} is {value}"
+
+    return re.sub(r"\{([\w.]+)\}", quote, advice)
+
+
+def _read_sysctl(name: str) -> str | None:
+    try:
+        return Path("/proc/sys", *name.split(".")).read_text(encoding="ascii").strip()
+    except OSError:
+        return None

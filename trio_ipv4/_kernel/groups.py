@@ -1,0 +1,179 @@
+"""Join and leave groups, and read and replace source filters, always by interface index (RFC 3678 section 5)."""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import sys
+from typing import TYPE_CHECKING, Final
+
+from trio_ipv4._abi import structs
+from trio_ipv4._abi.platform import this_platform
+from trio_ipv4._kernel import interfaces, libc, namespaces, options
+from trio_ipv4._kernel.errors import explain
+from trio_ipv4._values.source_filter import EXCLUDE_NEVER, FilterMode, SourceFilter
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from ipaddress import IPv4Address
+
+    from trio_ipv4._kernel.socket_like import SocketLike
+
+ROUTE: Final = 0
+"""The index that lets the kernel choose the interface by its routes."""
+_CAPACITY: Final = 16
+"""How many sources a filter is first read with; net.ipv4.igmp_max_msf is 10 unless raised."""
+
+
+def join_group(socket: SocketLike, index: int, group: IPv4Address) -> None:
+    """Join from any source: EXCLUDE {}."""
+    request = structs.group_req(this_platform(), index, group.packed)
+    _set(socket, "MCAST_JOIN_GROUP", request, "join", f"join {group} on {_where(socket, index)}", index)
+
+
+def join_source_group(
+    socket: SocketLike, index: int, group: IPv4Address, source: IPv4Address, wanted: SourceFilter
+) -> None:
+    """Join from one source, INCLUDE {source}, on the way to `wanted`.
+
+    Never call it on a member: EXCLUDE {} would silently become INCLUDE.
+    """
+    request = structs.group_source_req(this_platform(), index, group.packed, source.packed)
+    attempt = f"join {group} on {_where(socket, index)} with {wanted}"
+    _set(socket, "MCAST_JOIN_SOURCE_GROUP", request, "join", attempt, index)
+
+
+def leave_group(socket: SocketLike, index: int, group: IPv4Address) -> None:
+    """Leave, whatever the mode and the sources. That the membership is gone already is no error."""
+    request = structs.group_req(this_platform(), index, group.packed)
+    try:
+        options.set_bytes(socket, "MCAST_LEAVE_GROUP", request)
+    except OSError as error:
+        # By a real index, EADDRNOTAVAIL means 'no member'; by index 0 it can mean that the route has moved.
+        if error.errno != errno.EADDRNOTAVAIL or index == ROUTE:
+            raise explain(error, "join", f"leave {group} on {_where(socket, index)}", socket) from None
+
+
+def set_filter(socket: SocketLike, index: int, group: IPv4Address, sources: SourceFilter) -> None:
+    """Replace the filter of a member, in one step. INCLUDE {} would leave; it is not for that (see `leave_group`)."""
+    platform = this_platform()
+    mode = platform.mcast_include if sources.mode is FilterMode.INCLUDE else platform.mcast_exclude
+    packed = sorted(source.packed for source in sources.sources)
+    request = structs.group_filter(platform, index, group.packed, mode, packed)
+    attempt = f"set the filter of {group} on {_where(socket, index)} to {sources}"
+    _set(socket, "MCAST_MSFILTER", request, "filter", attempt, index)
+
+
+def get_filter(socket: SocketLike, index: int, group: IPv4Address) -> SourceFilter | None:
+    """Read the filter of a membership by its real index; `None` if there is none, or this platform can't tell.
+
+    It answers for a membership whose interface is gone, too.
+    """
+    platform = this_platform()
+    if not options.has_option("MCAST_MSFILTER"):
+        return None
+    option = platform.option("MCAST_MSFILTER")
+    capacity = _CAPACITY
+    while True:
+        request = bytearray(structs.group_filter(platform, index, group.packed, 0, ()))
+        request[-4:] = capacity.to_bytes(4, platform.byte_order)
+        request.extend(bytes(structs.SOCKADDR_STORAGE_SIZE * capacity))
+        try:
+            answer = libc.getsockopt(socket.fileno(), option.level, option.name, bytes(request))
+        except OSError as error:
+            if error.errno in _NO_MEMBER:
+                return None
+            raise explain(error, "join", f"read the filter of {group} on {_where(socket, index)}", socket) from None
+        mode, total, sources = structs.parse_group_filter(platform, answer)
+        if total <= capacity:
+            return _to_filter(mode, sources)
+        capacity = total
+
+
+def get_filter_by_route(socket: SocketLike, group: IPv4Address) -> SourceFilter | None:
+    """Read the filter of a membership on the interface that the routes choose now; `None` if there is none.
+
+    Raises:
+        OSError: ENODEV: there is no route to the group.
+    """
+    platform = this_platform()
+    option = platform.option("IP_MSFILTER")
+    capacity = _CAPACITY
+    while True:
+        request = structs.ip_msfilter(platform, group.packed, 0, capacity)
+        try:
+            answer = libc.getsockopt(socket.fileno(), option.level, option.name, request)
+        except OSError as error:
+            if error.errno == errno.EADDRNOTAVAIL:
+                return None
+            raise explain(error, "route", f"find the interface for {group}", socket) from None
+        mode, total, sources = structs.parse_ip_msfilter(platform, answer)
+        if total <= capacity:
+            return _to_filter(mode, sources)
+        capacity = total
+
+
+def memberships(socket: SocketLike, group: IPv4Address, indexes: Iterable[int]) -> dict[int, SourceFilter]:
+    """Return on which of these interfaces a socket is a member of a group, by whatever join, and the filter there."""
+    found = ((index, get_filter(socket, index, group)) for index in indexes)
+    return {index: sources for index, sources in found if sources is not None}
+
+
+def is_dead(socket: SocketLike, index: int, group: IPv4Address, sources: SourceFilter) -> bool:
+    """Tell whether a membership hears nothing, since its interface was deleted and another has its index now.
+
+    Reading the filter can't tell: that answers for dead memberships too. The kernel's table can, where this thread
+    looks at the socket's namespace. Elsewhere writing the same filter again tells, if it names a source (ESRCH); one
+    that names none is made to name, for a moment, one that nobody has.
+    """
+    if namespaces.is_current(socket):
+        return (index, group) not in _interface_groups()
+    probe = sources if sources.sources else EXCLUDE_NEVER
+    try:
+        set_filter(socket, index, group, probe)
+    except OSError as error:
+        return error.errno == errno.ESRCH
+    if probe != sources:
+        set_filter(socket, index, group, sources)
+    return False
+
+
+def _interface_groups() -> set[tuple[int, IPv4Address]]:
+    """Read which groups the interfaces of this thread's namespace are in (/proc/net/igmp)."""
+    found: set[tuple[int, IPv4Address]] = set()
+    index = 0
+    # /proc/net would be that of the main thread.
+    with open("/proc/thread-self/net/igmp", encoding="ascii", errors="replace") as table:  # noqa: PTH123
+        next(table)
+        for line in table:
+            words = line.split()
+            if line[0].isdigit():
+                index = int(words[0])
+            else:
+                number = int(words[0], 16).to_bytes(4, sys.byteorder)
+                found.add((index, ipaddress.IPv4Address(number)))
+    return found
+
+
+# A dead index answers for a membership that it had; an index that never was gives ENODEV on newer kernels.
+_NO_MEMBER: Final = (errno.EADDRNOTAVAIL, errno.ENODEV)
+
+
+def _set(socket: SocketLike, name: str, value: bytes, topic: str, attempt: str, index: int) -> None:
+    try:
+        options.set_bytes(socket, name, value)
+    except OSError as error:
+        by_route = index == ROUTE and error.errno == errno.ENODEV
+        raise explain(error, "route" if by_route else topic, attempt, socket) from None
+
+
+def _to_filter(mode: int, sources: Sequence[bytes]) -> SourceFilter:
+    include = mode == this_platform().mcast_include
+    # The kernel keeps what it was given, duplicates and odd addresses too; those never match, so they are left out.
+    addresses = {ipaddress.IPv4Address(source) for source in sources}
+    hosts = {a for a in addresses if not a.is_multicast and int(a) not in (0, 0xFFFF_FFFF)}
+    return SourceFilter(FilterMode.INCLUDE if include else FilterMode.EXCLUDE, hosts)
+
+
+def _where(socket: SocketLike, index: int) -> str:
+    return "the interface that the routes choose" if index == ROUTE else interfaces.describe(socket, index)

@@ -1,0 +1,73 @@
+"""Segmentation offload of UDP: many datagrams through the stack as one (udp(7): UDP_SEGMENT, UDP_GRO)."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import struct
+from typing import TYPE_CHECKING, Final
+
+from trio_ipv4._abi import structs
+from trio_ipv4._abi.platform import this_platform
+from trio_ipv4._kernel import options
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from trio_ipv4._kernel.socket_like import SocketLike
+
+MAX_PAYLOAD: Final = 65507
+"""What fits into one UDP datagram: 65,535 less an IP header (20) and a UDP header (8)."""
+MAX_COALESCED: Final = 65535
+"""What the kernel hands over as one is no longer than an IP packet."""
+_MAX_SEGMENTS: Final = 64
+"""UDP_MAX_SEGMENTS (linux/udp.h) of older kernels; 128 since Linux 6.9."""
+REFUSALS: Final = frozenset(
+    {
+        errno.EINVAL,  # The segment is longer than the MTU, or the socket sends no checksums.
+        errno.EIO,  # The interface can't compute checksums (net/ipv4/udp.c: udp_send_skb).
+        errno.EMSGSIZE,  # The path's MTU is shorter.
+        errno.EOPNOTSUPP,
+        errno.ENOPROTOOPT,
+    }
+)
+"""The errnos by which a kernel, an interface or a route refuses UDP_SEGMENT, where plain datagrams may pass."""
+
+
+def is_on(socket: SocketLike) -> bool:
+    """Tell whether UDP_GRO is on; a socket that can't have it has it not."""
+    if not options.has_option("UDP_GRO"):
+        return False
+    try:
+        return bool(options.get_integer(socket, "UDP_GRO"))
+    except OSError:
+        return False
+
+
+def segments_per_call(size: int) -> int:
+    """Return how many segments of `size` octets one call may carry."""
+    return max(1, min(_MAX_SEGMENTS, MAX_PAYLOAD // size))
+
+
+def segment_request(size: int) -> bytes:
+    """Return the control message that asks for segments of `size` octets."""
+    platform = this_platform()
+    option = platform.option("UDP_SEGMENT")
+    return structs.cmsg(platform, option.level, option.name, struct.pack(platform.prefix + "H", size))
+
+
+def segment_size(control: bytes) -> int:
+    """Read from control messages how long the segments are that the kernel handed over as one; 0 if it did not."""
+    platform = this_platform()
+    kind = platform.control.get("UDP_GRO")
+    for _, level, number, content in structs.iterate_cmsgs(platform, control):
+        if (level, number) == kind:
+            return int.from_bytes(content, platform.byte_order)
+    return 0
+
+
+def split(payload: bytes, size: int) -> Iterable[bytes]:
+    """Cut a payload into segments of `size` octets, the last one shorter if need be."""
+    whole = len(payload) - len(payload) % size
+    segments = itertools.chain.from_iterable(struct.iter_unpack(f"{size}s", payload[:whole]))
+    return itertools.chain(segments, (payload[whole:],)) if whole < len(payload) else segments

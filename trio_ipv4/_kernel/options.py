@@ -1,0 +1,70 @@
+"""Get and set options by name. What the kernel refuses leaves with the same errno and a message that helps."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from trio_ipv4._abi import structs
+from trio_ipv4._abi.platform import Layout, this_platform
+from trio_ipv4._kernel.errors import explain
+
+if TYPE_CHECKING:
+    from trio_ipv4._kernel.socket_like import SocketLike
+
+
+def set_integer(socket: SocketLike, name: str, value: int) -> None:
+    """Set an integer option; a truth value is 0 or 1."""
+    option = this_platform().option(name)
+    try:
+        if option.layout is Layout.OCTET:
+            socket.setsockopt(option.level, option.name, bytes([value]))
+        else:
+            socket.setsockopt(option.level, option.name, int(value))
+    except OSError as error:
+        raise explain(error, "option", f"set {name} to {int(value)}", socket) from None
+
+
+def get_integer(socket: SocketLike, name: str) -> int:
+    """Get an integer option."""
+    option = this_platform().option(name)
+    try:
+        if option.layout is Layout.OCTET:
+            return socket.getsockopt(option.level, option.name, 1)[0]
+        return socket.getsockopt(option.level, option.name)
+    except OSError as error:
+        raise explain(error, "option", f"get {name}", socket) from None
+
+
+def set_bytes(socket: SocketLike, name: str, value: bytes) -> None:
+    """Set an option whose value is a structure. The error is the kernel's own: the caller knows what was attempted."""
+    option = this_platform().option(name)
+    socket.setsockopt(option.level, option.name, value)
+
+
+def get_bytes(socket: SocketLike, name: str, size: int) -> bytes:
+    """Get an option whose value is a structure of at most `size` octets. The error is the kernel's own."""
+    option = this_platform().option(name)
+    return socket.getsockopt(option.level, option.name, size)
+
+
+def has_option(name: str) -> bool:
+    """Tell whether this platform has an option."""
+    return name in this_platform().options
+
+
+def set_multicast_interface(socket: SocketLike, index: int, address: bytes) -> None:
+    """Set the interface for outgoing multicast by index; 0 lets the routes choose.
+
+    With an address as well, that becomes the source, also of datagrams that a control message sends to another
+    interface. So only loopback gets one, where the source would be 0.0.0.0 without it.
+    """
+    value = structs.ip_mreqn(this_platform(), structs.ANY, address, index)
+    try:
+        set_bytes(socket, "IP_MULTICAST_IF", value)
+    except OSError as error:
+        raise explain(error, "option", f"set IP_MULTICAST_IF to the interface with index {index}", socket) from None
+
+
+def get_multicast_interface_address(socket: SocketLike) -> bytes:
+    """Return what the kernel tells of IP_MULTICAST_IF: an address, 0.0.0.0 after setting by index alone."""
+    return get_bytes(socket, "IP_MULTICAST_IF", 4)

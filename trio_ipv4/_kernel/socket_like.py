@@ -1,0 +1,16 @@
+"""What this room needs of a socket."""
+
+from __future__ import annotations
+
+from typing import Protocol, overload
+
+
+class SocketLike(Protocol):
+    """What this room needs of a socket: trio's and the standard library's both have it."""
+
+    def fileno(self) -> int: ...
+    @overload
+    def getsockopt(self, level: int, optname: int, /) -> int: ...
+    @overload
+    def getsockopt(self, level: int, optname: int, buflen: int, /) -> bytes: ...
+    def setsockopt(self, level: int, optname: int, value: int | bytes, /) -> None: ...

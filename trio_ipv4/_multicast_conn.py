@@ -1,0 +1,371 @@
+"""MulticastConn: the options and the memberships that PacketConn and RawConn both have."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import TYPE_CHECKING, Final, overload
+
+import trio
+
+from trio_ipv4._conn import Conn
+from trio_ipv4._endpoint import OwnedSocket
+from trio_ipv4._kernel import filters, interfaces, options, sockets
+from trio_ipv4._membership import Ledger, Membership
+from trio_ipv4._values import delta
+from trio_ipv4._values.bpf import to_program
+from trio_ipv4._values.control import ControlFlags
+from trio_ipv4._values.fields import to_bool, to_group, to_integer, to_unicast
+from trio_ipv4._values.group import GroupReq
+from trio_ipv4._values.icmp import ICMPFilter
+from trio_ipv4._values.source_filter import SourceFilter, to_sources
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from ipaddress import IPv4Address
+
+    from trio_ipv4._values.bpf import RawInstruction
+    from trio_ipv4._values.delta import Change
+    from trio_ipv4._values.fields import AddressLike
+    from trio_ipv4._values.interface import InterfaceLike
+
+_ANY: Final = SourceFilter.any()
+_PKTINFO: Final = ControlFlags.SRC | ControlFlags.DST | ControlFlags.INTERFACE
+CONTROL_SWITCHES: Final = (
+    # Which kernel switch fills which facts.
+    ("IP_PKTINFO", _PKTINFO),
+    ("IP_RECVTTL", ControlFlags.TTL),
+    ("IP_RECVTOS", ControlFlags.TOS),
+    ("SO_TIMESTAMPNS", ControlFlags.TIMESTAMP),
+    ("SO_RXQ_OVFL", ControlFlags.DROPS),
+)
+
+
+class MulticastConn(Conn):
+    """What connections that send and receive datagrams share. It owns its socket: closing it closes the socket.
+
+    Args:
+        socket: A trio socket of AF_INET, of a kind that the subclass takes. None of its options is changed.
+
+    Raises:
+        TypeError: Anything else.
+    """
+
+    _kinds: tuple[int, ...] = (sockets.SOCK_DGRAM, sockets.SOCK_RAW)
+    _kind_names = "SOCK_DGRAM or SOCK_RAW"
+
+    def __init__(self, socket: trio.socket.SocketType) -> None:
+        super().__init__(socket)
+        if self._socket is not socket or socket.type not in self._kinds:
+            raise TypeError(f"pass a trio socket of type {self._kind_names}, not {socket!r}")
+        self._owned: Final = OwnedSocket(socket)
+        self._ledger: Final = Ledger(socket)
+        self._control_flags = _read_control_flags(socket)
+        self._multicast_interface: int | None = None
+
+    @trio.lowlevel.enable_ki_protection
+    def close(self) -> None:
+        """Leave every membership, then close the socket. Tasks that wait on it wake with `trio.ClosedResourceError`.
+
+        Leaving comes first so that a descriptor that was duplicated, or inherited by a child, keeps no membership.
+        """
+        if not self._closed:
+            self._closed = True
+            self._ledger.close()
+            self._owned.close()
+
+    # Options of multicast that is sent
+
+    @property
+    def multicast_ttl(self) -> int:
+        """The time to live of multicast that is sent, 0 to 255 hops; 0 stays on this host. Default 1 (RFC 1112)."""
+        return options.get_integer(self._usable, "IP_MULTICAST_TTL")
+
+    @multicast_ttl.setter
+    def multicast_ttl(self, value: int) -> None:
+        options.set_integer(self._usable, "IP_MULTICAST_TTL", to_integer(value, "multicast_ttl", 0, 255))
+
+    @property
+    def multicast_loopback(self) -> bool:
+        """Whether members on this host hear what this socket sends. Default `True`. The sender's option, on Unix.
+
+        What is sent on a loopback interface comes back over it in any case.
+        """
+        return bool(options.get_integer(self._usable, "IP_MULTICAST_LOOP"))
+
+    @multicast_loopback.setter
+    def multicast_loopback(self, value: bool) -> None:
+        options.set_integer(self._usable, "IP_MULTICAST_LOOP", to_bool(value, "multicast_loopback"))
+
+    @property
+    def multicast_interface(self) -> int | None:
+        """The index of the interface on which multicast leaves; `None`, the default, lets the routes choose.
+
+        Set it to an `Interface`, a name, an index, an `IPv4Address` that the interface owns, or `None`. What was set
+        here reads back; Linux's own getter can't tell an interface that was set by index.
+
+        Raises:
+            OSError: ENODEV or EADDRNOTAVAIL: there is no such interface or address.
+        """
+        socket = self._usable
+        if self._multicast_interface is not None:
+            return self._multicast_interface
+        address = ipaddress.IPv4Address(options.get_multicast_interface_address(socket))
+        return interfaces.resolve(socket, address) if int(address) else None
+
+    @multicast_interface.setter
+    def multicast_interface(self, value: InterfaceLike) -> None:
+        socket = self._usable
+        index = interfaces.resolve(socket, value)
+        # With the index alone the source of what is sent on loopback would be 0.0.0.0.
+        loopback = index is not None and interfaces.is_loopback(socket, index)
+        options.set_multicast_interface(socket, index or 0, _LOOPBACK if loopback else _NO_ADDRESS)
+        self._multicast_interface = index
+
+    # Options of what is received
+
+    @property
+    def multicast_all(self) -> bool:
+        """Whether groups that other sockets of this host joined are heard too (IP_MULTICAST_ALL, Linux).
+
+        The kernel's default is `True`; the `open_*` functions set it to `False`.
+
+        Raises:
+            UnsupportedError: The platform has no such option.
+        """
+        return bool(options.get_integer(self._usable, "IP_MULTICAST_ALL"))
+
+    @multicast_all.setter
+    def multicast_all(self, value: bool) -> None:
+        options.set_integer(self._usable, "IP_MULTICAST_ALL", to_bool(value, "multicast_all"))
+
+    @property
+    def control_flags(self) -> ControlFlags:
+        """The facts that are received with each datagram, as a whole set.
+
+        Datagrams that are queued already keep the facts that were asked for when they arrived. If the kernel refuses a
+        part, nothing is changed.
+
+        Raises:
+            TypeError: Not `ControlFlags`.
+            UnsupportedError: The platform has no such fact.
+        """
+        self._require_open()
+        return self._control_flags
+
+    @control_flags.setter
+    def control_flags(self, value: ControlFlags) -> None:
+        if not isinstance(value, ControlFlags):
+            raise TypeError(f"control_flags must be ControlFlags, got {value!r}")
+        before = _read_control_flags(self._usable)
+        try:
+            _write_control_flags(self._usable, value)
+        except BaseException:
+            _write_control_flags(self._usable, before)
+            raise
+        self._control_flags = value
+        self._control_flags_changed()
+
+    def _control_flags_changed(self) -> None:
+        """Do what follows from other facts being received."""
+
+    @property
+    def receive_buffer_size(self) -> int:
+        """The size of the kernel's receive buffer, in octets, its bookkeeping included (SO_RCVBUF; socket(7)).
+
+        Linux doubles what is set, to make room for its bookkeeping, and caps it at sysctl net.core.rmem_max without an
+        error: read it back.
+        """
+        return options.get_integer(self._usable, "SO_RCVBUF")
+
+    @receive_buffer_size.setter
+    def receive_buffer_size(self, value: int) -> None:
+        options.set_integer(self._usable, "SO_RCVBUF", to_integer(value, "receive_buffer_size", 1, 0x3FFF_FFFF))
+
+    # Filters by content
+
+    @property
+    def icmp_filter(self) -> ICMPFilter:
+        """Which ICMP types a raw ICMP socket does not receive (raw(7), Linux). Default: none is blocked.
+
+        Raises:
+            OSError: EOPNOTSUPP or ENOPROTOOPT: not a raw socket of IPPROTO_ICMP.
+            UnsupportedError: The platform has no such filter.
+        """
+        return filters.get_icmp_filter(self._usable)
+
+    @icmp_filter.setter
+    def icmp_filter(self, value: ICMPFilter) -> None:
+        if not isinstance(value, ICMPFilter):
+            raise TypeError(f"icmp_filter must be an ICMPFilter, got {value!r}")
+        filters.set_icmp_filter(self._usable, value)
+
+    def attach_filter(self, program: Iterable[RawInstruction]) -> None:
+        """Let the kernel keep only datagrams that a classic BPF program accepts, in place of any earlier program.
+
+        Over UDP the program sees the UDP header first, the payload at offset 8; over raw IP the IP header. What was
+        queued before is not filtered: attach before binding or joining, or discard what is queued.
+
+        Raises:
+            ValueError: An empty program, one of over 4,096 instructions, one without a final return, or a jump past
+                the end.
+            OSError: EINVAL: an instruction that the kernel doesn't know. EPERM: the filter is locked.
+        """
+        filters.attach_filter(self._usable, to_program(program))
+
+    def detach_filter(self) -> None:
+        """Detach the BPF program.
+
+        Raises:
+            OSError: ENOENT: there is none. EPERM: the filter is locked.
+        """
+        filters.detach_filter(self._usable)
+
+    # Memberships
+
+    @overload
+    def joined(self, interface: GroupReq, /) -> Membership: ...
+    @overload
+    def joined(self, interface: InterfaceLike, group: AddressLike, *, sources: SourceFilter = _ANY) -> Membership: ...
+    def joined(
+        self,
+        interface: InterfaceLike | GroupReq,
+        group: AddressLike | None = None,
+        *,
+        sources: SourceFilter = _ANY,
+    ) -> Membership:
+        """Return a membership for `async with`: joined inside the block, left after it, however it ends.
+
+        Entering is a checkpoint, then the join: a task that is already cancelled never joins. Leaving is one system
+        call that can't block, so it can't be cancelled away.
+
+        Args:
+            interface: Where to join; `None` lets the kernel choose by its routes, once. Or a whole `GroupReq`.
+            group: A multicast address.
+            sources: The sources to hear; every one by default.
+
+        Raises:
+            TypeError: An argument is of a kind that can't be meant.
+            ValueError: `group` is not a multicast address.
+            OSError: On entering: the kernel refused, or there is no such interface. Nothing is joined then.
+        """
+        if isinstance(interface, GroupReq):
+            if group is not None or sources is not _ANY:
+                raise TypeError("a GroupReq names group and sources itself: pass nothing beside it")
+            return Membership(self._ledger, interface.interface, interface.group, interface.sources)
+        return Membership(self._ledger, interface, to_group(group, "group"), to_sources(sources))
+
+    @property
+    def memberships(self) -> Mapping[tuple[int, IPv4Address], SourceFilter]:
+        """A snapshot of what the socket holds: the merged filter of each (interface index, group)."""
+        self._require_open()
+        return self._ledger.memberships
+
+    def repair_memberships(self) -> None:
+        """Leave and join again each membership that a deleted and re-created interface has made dead.
+
+        A membership whose interface is gone is kept, for the day on which an interface with its index comes back.
+
+        Raises:
+            OSError: The kernel refused to join again. The other memberships are repaired all the same.
+        """
+        self._ledger.repair()
+
+    def source_filter(self, interface: InterfaceLike, group: AddressLike) -> SourceFilter:
+        """Read the filter of a membership from the kernel: the merge of all scopes and explicit operations.
+
+        Raises:
+            OSError: EADDRNOTAVAIL: the socket is not a member.
+        """
+        self._require_open()
+        return self._ledger.read(interface, to_group(group, "group"))
+
+    # Go's operations, for programs whose memberships are not scoped
+
+    def join_group(self, interface: InterfaceLike, group: AddressLike) -> None:
+        """Join a group from any source, until `leave_group` or `close`. Go: `JoinGroup`.
+
+        The explicit operations act on one hold of their own for each (interface, group), beside the scopes of `joined`.
+
+        Raises:
+            OSError: EADDRINUSE: it was joined explicitly before. Others: the kernel refused. Nothing is changed.
+        """
+        self._explicit(interface, group, delta.join, "join")
+
+    def leave_group(self, interface: InterfaceLike, group: AddressLike) -> None:
+        """Leave a group that was joined explicitly, whatever its filter. Go: `LeaveGroup`.
+
+        Raises:
+            OSError: EADDRNOTAVAIL: it was not joined explicitly.
+        """
+        self._explicit(interface, group, delta.leave, "leave")
+
+    def join_source_specific_group(self, interface: InterfaceLike, group: AddressLike, source: AddressLike) -> None:
+        """Join a group from one source, or hear one source more. Go: `JoinSourceSpecificGroup`.
+
+        Raises:
+            OSError: EADDRNOTAVAIL: the source is heard already. EINVAL: the group was joined from any source.
+        """
+        address = to_unicast(source, "source")
+        self._explicit(interface, group, delta.join_source(address), f"join {address} in")
+
+    def leave_source_specific_group(self, interface: InterfaceLike, group: AddressLike, source: AddressLike) -> None:
+        """Hear one source less; with the last one the group is left. Go: `LeaveSourceSpecificGroup`.
+
+        Raises:
+            OSError: EADDRNOTAVAIL: the source was not joined. EINVAL: not a member, or joined from any source.
+        """
+        address = to_unicast(source, "source")
+        self._explicit(interface, group, delta.leave_source(address), f"leave {address} in")
+
+    def exclude_source_specific_group(self, interface: InterfaceLike, group: AddressLike, source: AddressLike) -> None:
+        """Block one source of a group that was joined from any source. Go: `ExcludeSourceSpecificGroup`.
+
+        Raises:
+            OSError: EADDRNOTAVAIL: the source is blocked already. EINVAL: not a member from any source.
+        """
+        address = to_unicast(source, "source")
+        self._explicit(interface, group, delta.exclude_source(address), f"exclude {address} in")
+
+    def include_source_specific_group(self, interface: InterfaceLike, group: AddressLike, source: AddressLike) -> None:
+        """Unblock one source that was blocked. Go: `IncludeSourceSpecificGroup`.
+
+        Raises:
+            OSError: EADDRNOTAVAIL: the source is not blocked. EINVAL: not a member from any source.
+        """
+        address = to_unicast(source, "source")
+        self._explicit(interface, group, delta.include_source(address), f"include {address} in")
+
+    def set_source_filter(self, interface: InterfaceLike, group: AddressLike, sources: SourceFilter) -> None:
+        """Replace the filter of the explicit hold, joining if need be; INCLUDE {} leaves (RFC 3678 section 5.2).
+
+        Raises:
+            OSError: The kernel refused; nothing is changed.
+        """
+        self._explicit(interface, group, delta.replace(to_sources(sources)), f"set {sources} for")
+
+    def _explicit(self, interface: InterfaceLike, group: AddressLike, change: Change, attempt: str) -> None:
+        address = to_group(group, "group")
+        self._ledger.explicit(interface, address, change, f"{attempt} {address}")
+
+
+_NO_ADDRESS: Final = bytes(4)
+_LOOPBACK: Final = ipaddress.IPv4Address("127.0.0.1").packed
+
+
+def _read_control_flags(socket: trio.socket.SocketType) -> ControlFlags:
+    flags = ControlFlags(0)
+    for name, facts in CONTROL_SWITCHES:
+        if options.has_option(name) and options.get_integer(socket, name):
+            flags |= facts
+    return flags
+
+
+def _write_control_flags(socket: trio.socket.SocketType, flags: ControlFlags) -> None:
+    for name, value in control_settings(flags):
+        if value or options.has_option(name):
+            options.set_integer(socket, name, value)
+
+
+def control_settings(flags: ControlFlags) -> list[tuple[str, int]]:
+    """Return the options, with their values, that make a socket receive `flags`."""
+    return [(name, int(bool(flags & facts))) for name, facts in CONTROL_SWITCHES]

@@ -1,0 +1,184 @@
+"""PacketConn: payloads in and out, with their control messages."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING, Final, final
+
+from trio_ipv4._datagram_conn import DatagramConn, Remembered, control_lost, header_length, partial_send
+from trio_ipv4._errors import ParseError
+from trio_ipv4._kernel import batch, offload, options, sockets
+from trio_ipv4._values.control import EMPTY, ControlMessage
+from trio_ipv4._values.datagram import Datagram
+from trio_ipv4._values.datagram import received as received_datagram
+from trio_ipv4._values.fields import to_bool, to_integer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    import trio
+
+    from trio_ipv4._kernel.batch import Received
+    from trio_ipv4._values.fields import EndpointLike
+
+
+@final
+class PacketConn(DatagramConn[Datagram]):
+    """Send and receive datagrams over UDP, or over raw IP without the header, which is stripped.
+
+    It is a `trio.abc.Channel` of `Datagram`: `async for datagram in conn` receives until the task is cancelled.
+    Several tasks may receive, or send, at the same time; they take turns in the order in which they came. The
+    connection owns its socket: closing it, which `async with` does, leaves every membership and closes the socket.
+
+    Args:
+        socket: A trio socket of AF_INET and SOCK_DGRAM or SOCK_RAW. None of its options is changed.
+
+    Raises:
+        TypeError: Anything else, a socket of the standard library included.
+    """
+
+    def __init__(self, socket: trio.socket.SocketType) -> None:
+        super().__init__(socket)
+        self._is_raw = socket.type == sockets.SOCK_RAW
+        self._header_room = 60 if self._is_raw else 0  # RFC 791: up to 15 words of 4 octets.
+        self._coalesced = not self._is_raw and offload.is_on(socket)
+        self._receive_offload = self._coalesced
+        self._segment_sizes: Final = _SegmentSizes()
+
+    @property
+    def receive_offload(self) -> bool:
+        """Whether the kernel may hand over several datagrams of one flow as one (UDP_GRO, udp(7)). Default `False`.
+
+        It changes the cost, not what is received: each datagram still comes as one, and `max_bytes` bounds each. With
+        it the kernel is read with room for 64 KiB.
+
+        Once on, the kernel's side stays on: of what it has queued as one it could not tell the parts otherwise.
+
+        Raises:
+            OSError: ENOPROTOOPT: not a UDP socket.
+            UnsupportedError: The platform has no such option.
+        """
+        self._require_open()
+        return self._receive_offload
+
+    @receive_offload.setter
+    def receive_offload(self, value: bool) -> None:
+        socket = self._usable
+        if to_bool(value, "receive_offload"):
+            options.set_integer(socket, "UDP_GRO", 1)
+            self._coalesced = True
+        self._receive_offload = value
+
+    async def send_to(self, payload: bytes, endpoint: EndpointLike, *, control: ControlMessage = EMPTY) -> None:
+        """Send `payload` to `(address, port)`: short for `send(Datagram(payload, endpoint, control=control))`."""
+        await self.send(Datagram(payload, endpoint, control=control))
+
+    async def send_segmented(
+        self, payload: bytes, segment_size: int, endpoint: EndpointLike, *, control: ControlMessage = EMPTY
+    ) -> None:
+        """Send `payload` as datagrams of `segment_size` octets, the last one shorter if need be (UDP_SEGMENT, udp(7)).
+
+        The kernel cuts, 64 datagrams at a time, for a fraction of the cost of as many calls. Where it, the interface or
+        the route refuses that, the same datagrams go out by `send_batch`. A checkpoint, as `send_batch`.
+
+        Args:
+            payload: What to send; if empty, one empty datagram goes out.
+            segment_size: 1 to 65,507 octets. More than the route's MTU allows is sent in fragments, without offload.
+            endpoint: `(address, port)`.
+            control: As for `send_to`.
+
+        Raises:
+            PartialSendError: The kernel refused a datagram after it took `sent` others.
+            OSError: The kernel refused the first one.
+        """
+        size = to_integer(segment_size, "segment_size", 1, offload.MAX_PAYLOAD)
+        octets, name, request = self._encode(Datagram(payload, endpoint, control=control))
+        sent = 0
+        if len(octets) > size and not self._is_raw and options.has_option("UDP_SEGMENT"):
+            per_call = size * offload.segments_per_call(size)
+            calls = [octets[at : at + per_call] for at in range(0, len(octets), per_call)]
+            segmented = request + offload.segment_request(size)
+            try:
+                await self._send_all(calls, [name] * len(calls), [segmented] * len(calls))
+            except OSError as error:
+                sent = getattr(error, "sent", 0) * (per_call // size)
+                if error.errno not in offload.REFUSALS:
+                    raise partial_send(error, sent) from None
+            else:
+                return
+        rest = [octets[at : at + size] for at in range(sent * size, len(octets) or 1, size)]
+        try:
+            await self._send_all(rest, [name] * len(rest), [request] * len(rest))
+        except OSError as error:
+            raise partial_send(error, sent + getattr(error, "sent", 0)) from None
+
+    def _take(self, descriptor: int, limit: int, max_bytes: int) -> Sequence[Datagram] | None:
+        if self._coalesced:
+            return self._take_coalesced(descriptor, limit, max_bytes)
+        if self._ready or self._is_raw:
+            return super()._take(descriptor, limit, max_bytes)
+        received = self._receive(descriptor, limit, max_bytes)
+        if received is None:
+            return None
+        if received.flags is None:  # The way of nearly every datagram: nothing truncated, nothing to strip.
+            peers, controls = self._peers_of(received), self._controls_of(received)
+            return list(map(received_datagram, received.payloads, peers, controls))
+        self._ready.extend(self._decode(received))
+        return self._hand_over(limit, max_bytes)
+
+    def _take_coalesced(self, descriptor: int, limit: int, max_bytes: int) -> Sequence[Datagram] | None:
+        enough = min(limit, batch.MAX_BATCH)  # A flood must not keep this call for ever.
+        while len(self._ready) < enough:
+            # Few at a time: each may hold 64 datagrams, and what this call does not return waits for the next.
+            received = self._receive(descriptor, min(limit, 8), offload.MAX_COALESCED)
+            if received is None:
+                break
+            self._ready.extend(self._split(received))
+        return self._hand_over(limit, max_bytes) if self._ready else None
+
+    def _split(self, received: Received) -> Iterator[Datagram | Exception]:
+        """Make the datagrams that the kernel handed over as one, each with the same facts."""
+        for datagram, size in zip(self._decode(received), self._sizes_of(received)):  # noqa: B905  # May have no end.
+            if isinstance(datagram, Exception) or not 0 < size < len(datagram.payload):
+                yield datagram
+            else:
+                parts = offload.split(datagram.payload, size)
+                peer, control = itertools.repeat(datagram.peer), itertools.repeat(datagram.control)
+                yield from map(received_datagram, parts, peer, control)
+
+    def _sizes_of(self, received: Received) -> Iterable[int]:
+        if isinstance(received.controls, bytes):
+            return itertools.repeat(self._segment_sizes[received.controls])
+        return map(self._segment_sizes.__getitem__, received.controls)
+
+    def _decode(self, received: Received) -> Iterator[Datagram | Exception]:
+        peers, controls = self._peers_of(received), self._controls_of(received)
+        flags = received.flags or itertools.repeat(0)
+        # Some of the columns have no end.
+        for payload, peer, control, flag in zip(received.payloads, peers, controls, flags):  # noqa: B905
+            if flag & batch.MSG_CTRUNC:
+                yield control_lost()
+                continue
+            try:
+                inside = payload[header_length(payload) :] if self._is_raw else payload
+            except ParseError as error:
+                yield error
+            else:
+                yield received_datagram(inside, peer, control, bool(flag & batch.MSG_TRUNC))
+
+    def _bounded(self, value: Datagram, max_bytes: int) -> Datagram:
+        if len(value.payload) <= max_bytes:
+            return value
+        return received_datagram(value.payload[:max_bytes], value.peer, value.control, True)  # noqa: FBT003
+
+    def _encode(self, value: Datagram) -> tuple[bytes, bytes, bytes]:
+        if not isinstance(value, Datagram):
+            raise TypeError(f"pass a Datagram, not {value!r}")
+        return value.payload, self._names[value.peer], self._request(value.control)
+
+
+class _SegmentSizes(Remembered[bytes, int]):
+    """Segment sizes by the octets of control messages; 0 where none is told."""
+
+    def _make(self, key: bytes) -> int:
+        return offload.segment_size(key)

@@ -1,0 +1,146 @@
+"""Network interfaces as values: what the kernel said of one, at one moment."""
+
+from __future__ import annotations
+
+import enum
+import ipaddress
+from typing import TYPE_CHECKING, Final, TypeAlias, final
+
+import attrs
+
+from trio_ipv4._values.fields import to_integer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+MAX_IFINDEX: Final = 0x7FFF_FFFF
+"""An interface index is a positive C int (linux/if.h)."""
+
+
+class InterfaceFlags(enum.IntFlag, boundary=enum.KEEP):
+    """The flags of an interface (IFF_*, linux/if.h; netdevice(7)). Bits without a name are kept."""
+
+    UP = 0x1
+    BROADCAST = 0x2
+    DEBUG = 0x4
+    LOOPBACK = 0x8
+    POINTOPOINT = 0x10
+    NOTRAILERS = 0x20
+    RUNNING = 0x40
+    NOARP = 0x80
+    PROMISC = 0x100
+    ALLMULTI = 0x200
+    MASTER = 0x400
+    SLAVE = 0x800
+    MULTICAST = 0x1000
+    PORTSEL = 0x2000
+    AUTOMEDIA = 0x4000
+    DYNAMIC = 0x8000
+    LOWER_UP = 0x10000
+    DORMANT = 0x20000
+    ECHO = 0x40000
+
+
+@final
+@attrs.frozen(init=False)
+class Interface:
+    """A network interface, as it was when it was asked for.
+
+    Args:
+        index: The kernel's number for it, 1 or more; never used again in a namespace for another interface that lives
+            at the same time.
+        name: Its name, such as `"eth0"`.
+        mtu: The longest IP packet that it carries, in octets.
+        flags: IFF_* flags.
+        addresses: Its IPv4 addresses with their prefixes, in the kernel's order: the first is the primary one.
+    """
+
+    index: int
+    name: str
+    mtu: int
+    flags: InterfaceFlags
+    addresses: tuple[ipaddress.IPv4Interface, ...]
+
+    def __init__(
+        self,
+        index: int,
+        name: str,
+        mtu: int,
+        flags: InterfaceFlags,
+        addresses: Iterable[ipaddress.IPv4Interface] = (),
+    ) -> None:
+        if not isinstance(name, str):
+            raise TypeError(f"name must be a string, got {name!r}")
+        self.__attrs_init__(  # pyright: ignore[reportAttributeAccessIssue]
+            to_integer(index, "index", 1, MAX_IFINDEX),
+            name,
+            to_integer(mtu, "mtu", 0, 0xFFFF_FFFF),
+            InterfaceFlags(to_integer(flags, "flags", 0, 0xFFFF_FFFF)),
+            tuple(_interface_address(address) for address in addresses),
+        )
+
+    @property
+    def is_up(self) -> bool:
+        """Whether the administrator has set it up (IFF_UP); says nothing of the carrier."""
+        return InterfaceFlags.UP in self.flags
+
+    @property
+    def is_multicast(self) -> bool:
+        """Whether it supports multicast (IFF_MULTICAST). Linux's loopback lacks the flag, but carries multicast."""
+        return InterfaceFlags.MULTICAST in self.flags
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether it is a loopback interface (IFF_LOOPBACK)."""
+        return InterfaceFlags.LOOPBACK in self.flags
+
+
+class InterfaceChangeKind(enum.Enum):
+    """What happened to an interface."""
+
+    ADDED = "added"
+    CHANGED = "changed"
+    REMOVED = "removed"
+
+
+@final
+@attrs.frozen(init=False)
+class InterfaceChange:
+    """An interface that appeared, changed (flags, name, MTU, addresses) or went, with its last known state."""
+
+    kind: InterfaceChangeKind
+    interface: Interface
+
+    def __init__(self, kind: InterfaceChangeKind, interface: Interface) -> None:
+        if not isinstance(kind, InterfaceChangeKind):
+            raise TypeError(f"kind must be an InterfaceChangeKind, got {kind!r}")
+        if not isinstance(interface, Interface):
+            raise TypeError(f"interface must be an Interface, got {interface!r}")
+        self.__attrs_init__(kind, interface)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+InterfaceLike: TypeAlias = "Interface | str | int | ipaddress.IPv4Address | None"
+"""What names an interface to a connection: an `Interface`, a name (a string is always a name), an index, an
+`IPv4Address` that it owns, or `None` for the one that the kernel's routes choose."""
+
+
+def to_ifindex(value: object, name: str) -> int | None:
+    """Convert an `Interface` or an index; `None` says 'absent', 0 does not.
+
+    A name or an address is a `TypeError`: a value has no socket to ask.
+    """
+    if value is None:
+        return None
+    if isinstance(value, Interface):
+        return value.index
+    if isinstance(value, str | ipaddress.IPv4Address):
+        raise TypeError(
+            f"{name} must be an Interface or an index, got {value!r}: only a connection can resolve names and addresses"
+        )
+    return to_integer(value, name, 1, MAX_IFINDEX)
+
+
+def _interface_address(value: object) -> ipaddress.IPv4Interface:
+    if not isinstance(value, ipaddress.IPv4Interface):
+        raise TypeError(f"addresses must be IPv4Interface values, got {value!r}")
+    return value

@@ -1,0 +1,322 @@
+"""Links and addresses as the kernel tells of them over rtnetlink (rtnetlink(7)).
+
+Only what an `Interface` holds is read; other messages and attributes are passed over, as a kernel adds some every year.
+Integers are in the host's order, addresses in network order. A kernel serves one dump at a time per socket: ask for the
+links, read up to `Done`, then ask for the addresses.
+"""
+
+from __future__ import annotations
+
+import functools
+import ipaddress
+import struct
+import sys
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias, final
+
+import attrs
+
+from trio_ipv4._errors import ParseError
+from trio_ipv4._values.interface import MAX_IFINDEX, InterfaceFlags
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+ByteOrder: TypeAlias = Literal["little", "big"]
+
+_HEADER: Final = "IHHII"
+"""`struct nlmsghdr` (linux/netlink.h): length, type, flags, sequence, port."""
+_HEADER_LEN: Final = 16
+_LINK: Final = "BxHiII"
+"""`struct ifinfomsg` (linux/rtnetlink.h): family, padding, device type, index, flags, change mask."""
+_ADDRESS: Final = "BBBBI"
+"""`struct ifaddrmsg` (linux/if_addr.h): family, prefix length, flags, scope, index."""
+_ATTRIBUTE: Final = "HH"
+"""`struct nlattr` (linux/netlink.h): length, type."""
+_ATTRIBUTE_LEN: Final = 4
+
+# linux/netlink.h
+_NLM_F_REQUEST: Final = 0x01
+_NLM_F_DUMP_INTR: Final = 0x10
+_NLM_F_DUMP: Final = 0x300
+_NLMSG_ERROR: Final = 2
+_NLMSG_DONE: Final = 3
+_NLMSG_OVERRUN: Final = 4
+_NLA_TYPE_MASK: Final = 0x3FFF  # without NLA_F_NESTED and NLA_F_NET_BYTEORDER
+
+# linux/rtnetlink.h
+_RTM_NEWLINK: Final = 16
+_RTM_DELLINK: Final = 17
+_RTM_GETLINK: Final = 18
+_RTM_NEWADDR: Final = 20
+_RTM_DELADDR: Final = 21
+_RTM_GETADDR: Final = 22
+
+# linux/if_link.h
+_IFLA_IFNAME: Final = 3
+_IFLA_MTU: Final = 4
+
+# linux/if_addr.h
+_IFA_ADDRESS: Final = 1
+_IFA_LOCAL: Final = 2
+_IFA_F_SECONDARY: Final = 0x01
+
+# linux/socket.h
+_AF_UNSPEC: Final = 0
+_AF_INET: Final = 2
+
+
+@final
+@attrs.frozen
+class NewLink:
+    """A link exists, and this is how it is now."""
+
+    sequence: int
+    index: int
+    name: str
+    mtu: int
+    flags: InterfaceFlags
+
+
+@final
+@attrs.frozen
+class RemovedLink:
+    """A link is gone from this network namespace."""
+
+    sequence: int
+    index: int
+
+
+@final
+@attrs.frozen
+class NewAddress:
+    """A link has an address, whether it is new or something about it is.
+
+    `peer` is the other end of a point-to-point link, elsewhere the address itself; the kernel tells addresses apart by
+    both. By `scope` (RT_SCOPE_*, linux/rtnetlink.h) and `is_secondary` it orders them.
+    """
+
+    sequence: int
+    index: int
+    address: ipaddress.IPv4Interface
+    peer: ipaddress.IPv4Address
+    scope: int
+    is_secondary: bool
+
+
+@final
+@attrs.frozen
+class RemovedAddress:
+    """A link has an address no longer."""
+
+    sequence: int
+    index: int
+    address: ipaddress.IPv4Interface
+    peer: ipaddress.IPv4Address
+
+
+@final
+@attrs.frozen
+class Done:
+    """The dump with this sequence number is complete."""
+
+    sequence: int
+
+
+@final
+@attrs.frozen
+class Failure:
+    """The request with this sequence number was refused, or its dump broke off."""
+
+    sequence: int
+    errno: int
+
+
+@final
+@attrs.frozen
+class Interrupted:
+    """Something changed in the middle of the dump (NLM_F_DUMP_INTR), so that it may contradict itself: repeat it."""
+
+    sequence: int
+
+
+@final
+@attrs.frozen
+class Overrun:
+    """Messages were lost (NLMSG_OVERRUN). A socket usually says so by ENOBUFS instead."""
+
+    sequence: int
+
+
+Message: TypeAlias = "NewLink | RemovedLink | NewAddress | RemovedAddress | Done | Failure | Interrupted | Overrun"
+
+
+def link_dump_request(sequence: int, byte_order: ByteOrder = sys.byteorder) -> bytes:
+    """Write a request for all links of the namespace (RTM_GETLINK)."""
+    body = _struct(_LINK, byte_order).pack(_AF_UNSPEC, 0, 0, 0, 0)
+    return _dump_request(_RTM_GETLINK, body, sequence, byte_order)
+
+
+def address_dump_request(sequence: int, byte_order: ByteOrder = sys.byteorder) -> bytes:
+    """Write a request for all IPv4 addresses of the namespace (RTM_GETADDR)."""
+    body = _struct(_ADDRESS, byte_order).pack(_AF_INET, 0, 0, 0, 0)
+    return _dump_request(_RTM_GETADDR, body, sequence, byte_order)
+
+
+def parse_messages(data: bytes, byte_order: ByteOrder = sys.byteorder) -> tuple[Message, ...]:
+    """Read what one `recv` of a netlink socket gave, in order.
+
+    `Interrupted` comes before the message that carries its flag. What is about neither links nor IPv4 addresses is
+    left out.
+
+    Raises:
+        ParseError: A message or an attribute is shorter than its header, or longer than what holds it; or a field has a
+            value that no kernel gives it.
+    """
+    messages: list[Message] = []
+    header = _struct(_HEADER, byte_order)
+    offset = 0
+    while offset < len(data):
+        if len(data) - offset < _HEADER_LEN:
+            raise ParseError(f"a netlink message has at least 16 octets, got {len(data) - offset}", offset=offset)
+        length, kind, flags, sequence, _port = header.unpack_from(data, offset)
+        if not _HEADER_LEN <= length <= len(data) - offset:
+            raise ParseError(
+                f"the length of a netlink message must be from 16 to {len(data) - offset}, got {length}", offset=offset
+            )
+        if flags & _NLM_F_DUMP_INTR:
+            messages.append(Interrupted(sequence))
+        body = _Body(data, offset + _HEADER_LEN, offset + length, kind, sequence, byte_order)
+        message = _READERS.get(kind, _read_nothing)(body)
+        if message is not None:
+            messages.append(message)
+        offset += _aligned(length)
+    return tuple(messages)
+
+
+@final
+@attrs.frozen
+class _Body:
+    """What follows the header of one message: `data` from `start` to `end`."""
+
+    data: bytes
+    start: int
+    end: int
+    kind: int
+    sequence: int
+    byte_order: ByteOrder
+
+    def fields(self, layout: str) -> tuple[int, ...]:
+        """Read the fixed part."""
+        fixed = _struct(layout, self.byte_order)
+        if self.end - self.start < fixed.size:
+            raise ParseError(
+                f"a netlink message of type {self.kind} has at least {fixed.size} octets after its header, "
+                f"got {self.end - self.start}",
+                offset=self.start,
+            )
+        return fixed.unpack_from(self.data, self.start)
+
+    def attributes(self, layout: str) -> dict[int, tuple[int, int]]:
+        """Find the attributes behind the fixed part: where the value of each type starts and ends, the last one's."""
+        found: dict[int, tuple[int, int]] = {}
+        header = _struct(_ATTRIBUTE, self.byte_order)
+        offset = self.start + _aligned(struct.calcsize("=" + layout))
+        while offset < self.end:
+            length, kind = header.unpack_from(self.data, offset) if self.end - offset >= _ATTRIBUTE_LEN else (0, 0)
+            if not _ATTRIBUTE_LEN <= length <= self.end - offset:
+                raise ParseError(
+                    f"the length of an attribute must be from 4 to {self.end - offset}, got {length}", offset=offset
+                )
+            found[kind & _NLA_TYPE_MASK] = offset + _ATTRIBUTE_LEN, offset + length
+            offset += _aligned(length)
+        return found
+
+    def value(self, span: tuple[int, int], byte_order: ByteOrder) -> int:
+        """Read an attribute that holds 32 bits."""
+        start, end = span
+        if end - start != 4:
+            raise ParseError(f"an attribute of 32 bits must have 4 octets, got {end - start}", offset=start)
+        return int.from_bytes(self.data[start:end], byte_order)
+
+
+def _read_link(body: _Body) -> Message | None:
+    family, _type, index, flags, _changed = body.fields(_LINK)
+    if family != _AF_UNSPEC:
+        return None  # A bridge tells of its ports in the same types, with the family AF_BRIDGE: the links live on.
+    _check_index(index, body.start + 4)
+    attributes = body.attributes(_LINK)
+    if body.kind == _RTM_DELLINK:
+        return RemovedLink(body.sequence, index)
+    if _IFLA_IFNAME not in attributes or _IFLA_MTU not in attributes:
+        return None  # An event of a wireless driver (net/wireless/wext-core.c), which says nothing of the link.
+    start, end = attributes[_IFLA_IFNAME]
+    # As os.fsdecode: any octets but '/' and white space are a name (linux net/core/dev.c, dev_valid_name).
+    name = body.data[start:end].partition(b"\0")[0].decode("utf-8", "surrogateescape")
+    mtu = body.value(attributes[_IFLA_MTU], body.byte_order)
+    return NewLink(body.sequence, index, name, mtu, InterfaceFlags(flags))
+
+
+def _read_address(body: _Body) -> Message | None:
+    family, prefix_len, flags, scope, index = body.fields(_ADDRESS)
+    if family != _AF_INET:
+        return None
+    _check_index(index, body.start + 4)
+    if prefix_len > ipaddress.IPV4LENGTH:
+        raise ParseError(f"the prefix length must be from 0 to 32, got {prefix_len}", offset=body.start + 1)
+    attributes = body.attributes(_ADDRESS)
+    # IFA_ADDRESS is the peer on a point-to-point link, and the address itself elsewhere (linux/if_addr.h).
+    spans = attributes.get(_IFA_LOCAL), attributes.get(_IFA_ADDRESS)
+    local_span, peer_span = spans[0] or spans[1], spans[1] or spans[0]
+    if local_span is None or peer_span is None:
+        return None
+    address = ipaddress.IPv4Interface((body.value(local_span, "big"), prefix_len))
+    peer = ipaddress.IPv4Address(body.value(peer_span, "big"))
+    if body.kind == _RTM_DELADDR:
+        return RemovedAddress(body.sequence, index, address, peer)
+    return NewAddress(body.sequence, index, address, peer, scope, bool(flags & _IFA_F_SECONDARY))
+
+
+def _read_outcome(body: _Body) -> Message | None:
+    (code,) = body.fields("i")
+    if code < 0:  # "Negative errno or 0 for acknowledgements" (netlink(7)).
+        return Failure(body.sequence, -code)
+    return Done(body.sequence) if body.kind == _NLMSG_DONE else None
+
+
+def _read_overrun(body: _Body) -> Message:
+    return Overrun(body.sequence)
+
+
+def _read_nothing(_body: _Body) -> None:
+    return None
+
+
+_READERS: Final[Mapping[int, Callable[[_Body], Message | None]]] = {
+    _NLMSG_ERROR: _read_outcome,
+    _NLMSG_DONE: _read_outcome,
+    _NLMSG_OVERRUN: _read_overrun,
+    _RTM_NEWLINK: _read_link,
+    _RTM_DELLINK: _read_link,
+    _RTM_NEWADDR: _read_address,
+    _RTM_DELADDR: _read_address,
+}
+
+
+def _check_index(index: int, offset: int) -> None:
+    if not 1 <= index <= MAX_IFINDEX:
+        raise ParseError(f"an interface index must be from 1 to {MAX_IFINDEX}, got {index}", offset=offset)
+
+
+def _dump_request(kind: int, body: bytes, sequence: int, byte_order: ByteOrder) -> bytes:
+    header = _struct(_HEADER, byte_order)
+    return header.pack(_HEADER_LEN + len(body), kind, _NLM_F_REQUEST | _NLM_F_DUMP, sequence, 0) + body
+
+
+def _aligned(length: int) -> int:
+    """Round up to 4 octets (NLMSG_ALIGN, NLA_ALIGN: linux/netlink.h)."""
+    return (length + 3) & ~3
+
+
+@functools.cache
+def _struct(layout: str, byte_order: ByteOrder) -> struct.Struct:
+    return struct.Struct(("<" if byte_order == "little" else ">") + layout)

@@ -15,7 +15,6 @@ import errno
 import gc
 import random
 import resource
-import subprocess
 import sys
 import time
 import warnings
@@ -25,6 +24,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import trio
 
+from support.links import bridge, ip
 from trio_ipv4 import (
     ControlMessage,
     Datagram,
@@ -229,17 +229,7 @@ ANY = SourceFilter.any()
 
 
 def make(name: str) -> list[str]:
-    index = 10 + LINKS.index(name)
-    return [
-        # A bridge without ports is a link that comes up at once, and sends nothing anywhere.
-        f"link add {name} index {index} address 02:00:00:00:00:{index:02x} type bridge mcast_snooping 0",
-        f"address add 198.18.{LINKS.index(name)}.1/24 dev {name}",
-        f"link set {name} up",
-    ]
-
-
-def ip(*lines: str) -> None:
-    subprocess.run(["ip", "-batch", "-"], input="\n".join([*lines, ""]), text=True, check=True)
+    return bridge(name, 10 + LINKS.index(name))
 
 
 def state() -> State:

@@ -12,6 +12,7 @@ import pytest
 import trio
 import trio.testing
 
+from support.links import ip
 from trio_ipv4 import Datagram, Header, PacketConn, RawConn, RawDatagram, open_ip, open_raw, open_udp
 from trio_ipv4._abi import platform
 from trio_ipv4.testing import igmp_groups
@@ -332,11 +333,6 @@ async def test_an_iterator_holds_no_turn_between_items() -> None:
 
 
 # Sending when there is no room
-
-
-def ip(*lines: str) -> None:
-    for line in lines:
-        subprocess.run(["ip", *line.split()], check=True)
 
 
 @pytest.fixture

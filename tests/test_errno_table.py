@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NoReturn, TypeAlias
 import pytest
 import trio
 
+from support.links import ip
 from trio_ipv4 import (
     ControlMessage,
     Datagram,
@@ -110,11 +111,6 @@ async def finish(result: object) -> None:
 
 
 # What is needed to be refused
-
-
-def ip(*lines: str) -> None:
-    script = "\n".join([*lines, ""])
-    subprocess.run(["ip", "-batch", "-"], input=script, text=True, check=True)
 
 
 def make_en0() -> None:

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
     from conftest import Eventually
-
     from trio_ipv4.testing import Host
 
 EXAMPLES: Final = Path(__file__).parent.parent / "docs" / "examples"

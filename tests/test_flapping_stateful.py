@@ -8,7 +8,6 @@ from __future__ import annotations
 import gc
 import itertools
 import random
-import subprocess
 import threading
 import time
 import tracemalloc
@@ -28,6 +27,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from support.links import ip
 from trio_ipv4 import ControlMessage, Datagram, Interface, PacketConn, follow_group, open_udp, serve_group
 from trio_ipv4.testing import igmp_groups, private_network
 
@@ -41,10 +41,6 @@ SERVED: Final = IPv4Address("239.9.0.2")
 PORT: Final = 5009
 SECONDS: Final = 10
 SERIAL: Final = itertools.count()
-
-
-def ip(*lines: str) -> None:
-    subprocess.run(["ip", "-batch", "-"], input="\n".join([*lines, ""]), text=True, check=True)
 
 
 def wait(condition: Callable[[], object], what: Callable[[], object]) -> None:

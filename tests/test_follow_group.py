@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import os
 import signal
-import subprocess
 from functools import partial
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
+from support.links import bridge, ip
 from trio_ipv4 import ControlMessage, Interface, PacketConn, SourceFilter, follow_group, interface_by_name, open_udp
 from trio_ipv4.testing import Lab, igmp_groups, source_filters
 
@@ -24,18 +24,6 @@ if TYPE_CHECKING:
 
 GROUP = IPv4Address("239.7.7.7")
 SERIAL = itertools.count()
-
-
-def ip(*lines: str) -> None:
-    subprocess.run(["ip", "-batch", "-"], input="\n".join([*lines, ""]), text=True, check=True)
-
-
-def make(name: str, index: int, host: int = 1) -> list[str]:
-    return [
-        f"link add {name} index {index} type bridge mcast_snooping 0",
-        f"address add 198.18.{index}.{host}/24 dev {name}",
-        f"link set {name} up",
-    ]
 
 
 def joined() -> dict[int, int]:
@@ -68,7 +56,7 @@ async def conn() -> AsyncIterator[PacketConn]:
 
 
 async def test_joins_everywhere_before_it_has_started_and_leaves_when_cancelled(conn: PacketConn) -> None:
-    ip(*make("br0", 10), *make("br1", 11), "link add down0 type bridge")
+    ip(*bridge("br0", 10), *bridge("br1", 11), "link add down0 type bridge")
     async with trio.open_nursery() as nursery:
         await nursery.start(follow_group, conn, str(GROUP))
         assert joined() == {10: 1, 11: 1}  # And not on the loopback, nor on what is down.
@@ -87,20 +75,20 @@ SITUATIONS = {
         {10, 11},
     ),
     "deleted": (["link delete br0"], {11}),
-    "made anew with the same index": (["link delete br0", *make("br0", 10)], {10, 11}),
-    "made anew with another index": (["link delete br0", *make("br0", 12)], {11, 12}),
-    "made anew under another name": (["link delete br0", *make("br5", 10)], {10, 11}),
+    "made anew with the same index": (["link delete br0", *bridge("br0", 10)], {10, 11}),
+    "made anew with another index": (["link delete br0", *bridge("br0", 12)], {11, 12}),
+    "made anew under another name": (["link delete br0", *bridge("br5", 10)], {10, 11}),
     "renamed": (["link set br0 name br9"], {10, 11}),
     "names swapped": (["link set br0 name x", "link set br1 name br0", "link set x name br1"], {10, 11}),
-    "another one": (make("br2", 12), {10, 11, 12}),
+    "another one": (bridge("br2", 12), {10, 11, 12}),
     "multicast off": (["link set br0 multicast off"], {11}),
     "multicast off and on": (["link set br0 multicast off", "link set br0 multicast on"], {10, 11}),
     "made anew twenty-five times": (
-        [line for _ in range(25) for line in ("link delete br0", *make("br0", 10))],
+        [line for _ in range(25) for line in ("link delete br0", *bridge("br0", 10))],
         {10, 11},
     ),
     "made anew with twenty-five indexes": (
-        [line for index in range(50, 75) for line in ("link delete br0", *make("br0", index))],
+        [line for index in range(50, 75) for line in ("link delete br0", *bridge("br0", index))],
         {11, 74},
     ),
 }
@@ -109,7 +97,7 @@ SITUATIONS = {
 @pytest.mark.parametrize("situation", SITUATIONS)
 async def test_follows(situation: str, conn: PacketConn, eventually: Eventually) -> None:
     changes, expected = SITUATIONS[situation]
-    ip(*make("br0", 10), *make("br1", 11))
+    ip(*bridge("br0", 10), *bridge("br1", 11))
     async with trio.open_nursery() as nursery:
         await nursery.start(follow_group, conn, GROUP)
         ip(*changes)
@@ -130,7 +118,7 @@ async def test_follows_one_by_one_past_the_limit_of_memberships(conn: PacketConn
     async with trio.open_nursery() as nursery:
         await nursery.start(follow_group, conn, GROUP)
         for index in range(100, 100 + limit + 5):
-            ip(*make("br0", index))
+            ip(*bridge("br0", index))
             await eventually(lambda index=index: joined() == {index: 1})
             ip("link delete br0")
             await eventually(lambda: joined() == {})
@@ -174,7 +162,7 @@ async def test_the_predicate_is_asked_about_each_change(conn: PacketConn, eventu
         asked.append(interface)
         return interface.name.startswith("lan") and bool(interface.addresses)
 
-    ip(*make("br0", 10))
+    ip(*bridge("br0", 10))
     async with trio.open_nursery() as nursery:
         await nursery.start(partial(follow_group, where=where), conn, GROUP)
         assert [each.index for each in asked] == [1, 10]
@@ -197,18 +185,18 @@ async def test_an_interface_that_has_just_vanished_is_no_error(conn: PacketConn,
             ip("link delete fleeting")  # Between the kernel's word and the join.
         return not interface.is_loopback and interface.is_up
 
-    ip(*make("fleeting", 10), *make("br1", 11))
+    ip(*bridge("fleeting", 10), *bridge("br1", 11))
     async with trio.open_nursery() as nursery:
         await nursery.start(partial(follow_group, where=where), conn, GROUP)
         assert joined() == {11: 1}
-        ip(*make("br0", 10))
+        ip(*bridge("br0", 10))
         await eventually(lambda: joined() == {10: 1, 11: 1})
         nursery.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize("also", [False, True])
 async def test_after_an_overflow_memberships_are_right(also: bool, conn: PacketConn, eventually: Eventually) -> None:
-    ip(*make("br0", 10), *make("gone0", 11))
+    ip(*bridge("br0", 10), *bridge("gone0", 11))
     async with trio.open_nursery() as nursery:
         await nursery.start(follow_group, conn, GROUP)
         if also:  # Another scope on the same key keeps the dead membership in the kernel.
@@ -216,9 +204,9 @@ async def test_after_an_overflow_memberships_are_right(also: bool, conn: PacketC
         ip(
             *(f"link set lo mtu {1000 + number % 400}" for number in range(3000)),
             "link delete br0",
-            *make("br0", 10),  # As it was before, so that nothing but the kernel's table tells the difference.
+            *bridge("br0", 10),  # As it was before, so that nothing but the kernel's table tells the difference.
             "link delete gone0",
-            *make("new0", 12),
+            *bridge("new0", 12),
         )
         assert joined() == {}  # Nothing has run yet.
         await eventually(lambda: joined() == {10: 1, 12: 1})
@@ -228,7 +216,7 @@ async def test_after_an_overflow_memberships_are_right(also: bool, conn: PacketC
 
 
 async def test_other_scopes_stay_as_they_are(conn: PacketConn, eventually: Eventually) -> None:
-    ip(*make("br0", 10))
+    ip(*bridge("br0", 10))
     async with conn.joined(10, GROUP, sources=SourceFilter.include("198.18.0.7")):
         async with trio.open_nursery() as nursery:
             await nursery.start(partial(follow_group, sources=SourceFilter.include("198.18.0.8")), conn, GROUP)
@@ -241,7 +229,7 @@ async def test_other_scopes_stay_as_they_are(conn: PacketConn, eventually: Event
 
 async def test_one_too_many_is_an_error_and_what_was_joined_is_left(conn: PacketConn) -> None:
     sysctl("igmp_max_memberships").write_text("2")
-    ip(*make("br0", 10), *make("br1", 11), *make("br2", 12))
+    ip(*bridge("br0", 10), *bridge("br1", 11), *bridge("br2", 12))
     async with open_udp() as conn, trio.open_nursery() as nursery:
         with pytest.raises(OSError, match="igmp_max_memberships is 2"):
             await nursery.start(follow_group, conn, GROUP)
@@ -255,7 +243,7 @@ async def test_an_interrupt_leaves_everything(conn: PacketConn) -> None:
             signal.raise_signal(signal.SIGINT)
         return interface.is_multicast
 
-    ip(*make("br0", 10), *make("br1", 11))
+    ip(*bridge("br0", 10), *bridge("br1", 11))
     with pytest.raises(KeyboardInterrupt):
         await follow_group(conn, GROUP, where=where)
     assert joined() == {}
@@ -273,7 +261,7 @@ async def test_a_closed_connection_is_noticed(conn: PacketConn) -> None:
         async with trio.open_nursery() as nursery:
             await nursery.start(follow_group, conn, GROUP)
             conn.close()
-            ip(*make("br0", 10))
+            ip(*bridge("br0", 10))
             with trio.fail_after(5):
                 await trio.sleep_forever()
 

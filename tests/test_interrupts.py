@@ -26,6 +26,7 @@ import pytest
 import trio
 
 import trio_ipv4
+from support.filters import kernel_filter, spell
 from trio_ipv4 import Membership, PacketConn, SourceFilter, open_udp
 from trio_ipv4.testing import igmp_groups
 
@@ -46,31 +47,13 @@ PACKAGE = str(Path(trio_ipv4.__file__).parent)
 PURE = tuple(f"{PACKAGE}/{room}" for room in ("_abi", "_values"))
 """What happens in there comes out of the call, and is seen there."""
 SIOCSIFMTU = 0x8922  # linux/sockios.h
-MCAST_MSFILTER = 48  # linux/in.h
 MOST = 5000
 """More steps than any scenario has."""
 
 
-def kernel_filter(conn: PacketConn) -> tuple[bool, set[IPv4Address]] | None:
-    """Whether this very socket includes, and which sources; `None`: it is no member."""
-    sockaddr = struct.Struct("=HH4s120x")  # struct sockaddr_in in a sockaddr_storage
-    head = struct.pack("=I4x", LO) + sockaddr.pack(socket.AF_INET, 0, GROUP.packed) + struct.pack("=II", 0, 16)
-    buffer = ctypes.create_string_buffer(head, len(head) + 16 * sockaddr.size)
-    size = ctypes.c_uint32(len(buffer))
-    if ctypes.CDLL(None).getsockopt(
-        conn.socket.fileno(), socket.IPPROTO_IP, MCAST_MSFILTER, buffer, ctypes.byref(size)
-    ):
-        return None
-    mode, count = struct.unpack_from("=II", buffer.raw, len(head) - 8)
-    rows = sockaddr.iter_unpack(buffer.raw[len(head) : len(head) + count * sockaddr.size])
-    return mode == 1, {IPv4Address(packed) for _, _, packed in rows}
-
-
 def assert_agreement(conn: PacketConn) -> None:
     """The ledger has what the kernel has."""
-    held = conn.memberships.get(HERE)
-    expected = None if held is None else (held.mode.value == "include", set(held.sources))
-    assert kernel_filter(conn) == expected
+    assert kernel_filter(conn, HERE) == spell(conn.memberships.get(HERE, NONE))
     assert set(conn.memberships) <= {HERE}
 
 
@@ -264,12 +247,12 @@ def check_scopes(conn: PacketConn) -> None:
 def check_explicit(conn: PacketConn) -> None:
     assert_agreement(conn)
     held = conn.memberships.get(HERE, NONE)
-    assert conn.source_filter(LO, GROUP) == held if held != NONE else kernel_filter(conn) is None
+    assert conn.source_filter(LO, GROUP) == held if held != NONE else kernel_filter(conn, HERE) is None
     if held == ANY:  # The hold is where the kernel is: the next step is a legal one.
         conn.exclude_source_specific_group(LO, GROUP, B)
-        assert kernel_filter(conn) == (False, {IPv4Address(B)})
+        assert kernel_filter(conn, HERE) == ("exclude", [B])
     conn.set_source_filter(LO, GROUP, NONE)
-    assert kernel_filter(conn) is None
+    assert kernel_filter(conn, HERE) is None
 
 
 @pytest.mark.parametrize("scenario", SCOPED)
@@ -331,7 +314,7 @@ def test_ctrl_c_at_any_step_of_a_refused_operation_changes_nothing(name: str) ->
             with contextlib.suppress(OSError):
                 REFUSED[name](conn, membership)
                 pytest.fail("it was not refused")
-            assert kernel_filter(conn) == (False, {IPv4Address(A)})
+            assert kernel_filter(conn, HERE) == ("exclude", [A])
             assert (LO, OTHER) not in igmp_groups()
 
     n = 1

@@ -8,12 +8,10 @@ connection hears from each source must agree with it.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import os
 import socket
 import struct
-import subprocess
 import warnings
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
@@ -34,6 +32,8 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from support.filters import kernel_filter
+from support.links import ip, veth
 from trio_ipv4 import FilterMode, MembershipWarning, PacketConn, SourceFilter, open_udp
 from trio_ipv4.testing import igmp_groups, source_filters
 
@@ -50,9 +50,6 @@ SOURCES = tuple(IPv4Address(f"127.0.0.{last}") for last in range(1, 5))
 LIMIT = 3
 """So few sources may be in one filter (igmp_max_msf) that the kernel refuses some."""
 CONNECTIONS = 3
-MCAST_MSFILTER, MCAST_INCLUDE = 48, 1  # linux/in.h
-SOCKADDR = struct.Struct("=HH4s120x")  # struct sockaddr_in in a sockaddr_storage
-CAPACITY = 16
 
 Filter = tuple[str, frozenset[IPv4Address]]
 Key = tuple[int, IPv4Address]
@@ -256,7 +253,8 @@ class Ledgers(RuleBasedStateMachine):
         for conn, expected in zip(self.conns, self.expected, strict=True):
             assert dict(conn.memberships) == {key: to_library(held) for key, held in expected.kernel.items()}
             for key in KEYS:
-                assert kernel_filter(conn, key) == expected.kernel.get(key)
+                found, held = kernel_filter(conn, key), expected.kernel.get(key)
+                assert found == (held and (held[0], sorted(map(str, held[1]))))
                 users[key] = users.get(key, 0) + (key in expected.kernel)
         assert {key: igmp_groups().get(key, 0) for key in KEYS} == users
         listed = all_source_filters()
@@ -318,21 +316,6 @@ def all_source_filters() -> dict[Key, dict[IPv4Address, tuple[int, int]]]:
         return source_filters()
 
 
-def kernel_filter(conn: PacketConn, key: Key) -> Filter | None:
-    """What the kernel says that this very socket hears; `None`: it is no member."""
-    head = struct.pack("=I4x", key[0]) + SOCKADDR.pack(socket.AF_INET, 0, key[1].packed)
-    head += struct.pack("=II", 0, CAPACITY)  # struct group_filter
-    buffer = ctypes.create_string_buffer(head, len(head) + CAPACITY * SOCKADDR.size)
-    size = ctypes.c_uint32(len(buffer))
-    if ctypes.CDLL(None).getsockopt(
-        conn.socket.fileno(), socket.IPPROTO_IP, MCAST_MSFILTER, buffer, ctypes.byref(size)
-    ):
-        return None
-    mode, count = struct.unpack_from("=II", buffer.raw, len(head) - 8)
-    found = SOCKADDR.iter_unpack(buffer.raw[len(head) : len(head) + count * SOCKADDR.size])
-    return "include" if mode == MCAST_INCLUDE else "exclude", frozenset(IPv4Address(packed) for _, _, packed in found)
-
-
 def heard(conn: PacketConn) -> set[tuple[IPv4Address, IPv4Address]]:
     """Send from each source to each group, and return what arrived: on loopback that is at once."""
     port = conn.local_endpoint[1]
@@ -353,8 +336,7 @@ def heard(conn: PacketConn) -> set[tuple[IPv4Address, IPv4Address]]:
 
 
 def test_the_ledger_agrees_with_rfc_3376_and_the_kernel() -> None:
-    script = f"link add en0 index {EN0} type veth peer name en1\nlink set en1 up\nlink set en0 up\n"
-    subprocess.run(["ip", "-batch", "-"], input=script, text=True, check=True)
+    ip(*veth("en0", EN0))
     Path("/proc/sys/net/ipv4/igmp_max_msf").write_text(str(LIMIT), encoding="ascii")
     run_state_machine_as_test(
         Ledgers,

@@ -5,13 +5,10 @@ The oracles are `/proc/thread-self/net/igmp` and `mcfilter`, and getsockopt of M
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import re
 import socket
-import struct
-import subprocess
 from contextlib import AsyncExitStack
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -21,6 +18,8 @@ import pytest
 import trio
 import trio.testing
 
+from support.filters import kernel_filter, spell
+from support.links import ip
 from trio_ipv4 import GroupReq, PacketConn, RawConn, SourceFilter, interface_by_name, open_ip, open_raw, open_udp
 from trio_ipv4._kernel import groups
 from trio_ipv4.testing import igmp_groups, source_filters
@@ -37,29 +36,6 @@ HERE = LO, GROUP
 ANY, NONE = SourceFilter.any(), SourceFilter.none()
 INCLUDE, EXCLUDE = SourceFilter.include, SourceFilter.exclude
 A, B, C = "127.0.0.1", "127.0.0.2", "127.0.0.3"
-MCAST_MSFILTER, MCAST_INCLUDE = 48, 1  # linux/in.h
-SOCKADDR = struct.Struct("=HH4s120x")  # struct sockaddr_in in a sockaddr_storage
-CAPACITY = 64
-
-
-def kernel_filter(conn: PacketConn | RawConn, key: tuple[int, IPv4Address] = HERE) -> tuple[str, list[str]] | None:
-    """What the kernel says that this very socket hears; `None`: it is no member."""
-    head = struct.pack("=I4x", key[0]) + SOCKADDR.pack(socket.AF_INET, 0, key[1].packed)
-    head += struct.pack("=II", 0, CAPACITY)  # struct group_filter
-    buffer = ctypes.create_string_buffer(head, len(head) + CAPACITY * SOCKADDR.size)
-    size = ctypes.c_uint32(len(buffer))
-    if ctypes.CDLL(None).getsockopt(
-        conn.socket.fileno(), socket.IPPROTO_IP, MCAST_MSFILTER, buffer, ctypes.byref(size)
-    ):
-        return None
-    mode, count = struct.unpack_from("=II", buffer.raw, len(head) - 8)
-    found = SOCKADDR.iter_unpack(buffer.raw[len(head) : len(head) + count * SOCKADDR.size])
-    return "include" if mode == MCAST_INCLUDE else "exclude", sorted(str(IPv4Address(packed)) for _, _, packed in found)
-
-
-def spell(sources: SourceFilter) -> tuple[str, list[str]] | None:
-    """The same as `kernel_filter` would say it: INCLUDE {} is no membership."""
-    return None if sources == NONE else (sources.mode.value, sorted(map(str, sources.sources)))
 
 
 def check(conn: PacketConn | RawConn, expected: SourceFilter, key: tuple[int, IPv4Address] = HERE) -> None:
@@ -93,10 +69,6 @@ def en0() -> int:
 
 def set_sysctl(name: str, value: int) -> None:
     (Path("/proc/sys/net/ipv4") / name).write_text(str(value), encoding="ascii")
-
-
-def ip(line: str) -> None:
-    subprocess.run(["ip", *line.split()], check=True)
 
 
 # Scopes
@@ -465,8 +437,8 @@ async def test_connections_interfaces_and_groups_are_apart(conn: PacketConn, en0
         async with conn.joined(LO, GROUP, sources=INCLUDE(A)), conn.joined(en0, GROUP), conn.joined(LO, OTHER) as last:
             last.block(B)
             assert dict(conn.memberships) == {HERE: INCLUDE(A), (en0, GROUP): ANY, (LO, OTHER): EXCLUDE(B)}
-            assert kernel_filter(conn) == spell(INCLUDE(A))
-            assert kernel_filter(other) == spell(INCLUDE(C))
+            assert kernel_filter(conn, HERE) == spell(INCLUDE(A))
+            assert kernel_filter(other, HERE) == spell(INCLUDE(C))
             check(conn, ANY, (en0, GROUP))
             check(conn, EXCLUDE(B), (LO, OTHER))
             assert igmp_groups()[HERE] == 2

@@ -15,6 +15,7 @@ import attrs
 import pytest
 import trio
 
+from support.links import bridge, ip
 from trio_ipv4 import ControlFlags, ControlMessage, Interface, PacketConn, SourceFilter, open_udp, serve_group
 from trio_ipv4.testing import Lab, igmp_groups, source_filters
 
@@ -34,18 +35,6 @@ async def handler(conn, interface):
     print((await conn.receive()).payload.decode(), flush=True)
 trio.run(serve_group, handler, "{GROUP}", {PORT})
 """
-
-
-def ip(*lines: str) -> None:
-    subprocess.run(["ip", "-batch", "-"], input="\n".join([*lines, ""]), text=True, check=True)
-
-
-def make(name: str, index: int) -> list[str]:
-    return [
-        f"link add {name} index {index} type bridge mcast_snooping 0",
-        f"address add 198.18.{index}.1/24 dev {name}",
-        f"link set {name} up",
-    ]
 
 
 def joined() -> dict[int, int]:
@@ -82,7 +71,7 @@ class Log:
 
 
 async def test_every_interface_has_a_handler_that_hears_only_it(eventually: Eventually) -> None:
-    ip(*make("br0", 10), *make("br1", 11), "link add down0 type bridge")
+    ip(*bridge("br0", 10), *bridge("br1", 11), "link add down0 type bridge")
     log = Log()
     async with trio.open_nursery() as nursery:
         interfaces = await nursery.start(serve_group, log, str(GROUP), PORT)
@@ -130,12 +119,12 @@ async def test_handlers_come_and_go_with_their_interfaces(eventually: Eventually
     async with trio.open_nursery() as nursery:
         assert await nursery.start(serve_group, log, GROUP, PORT) == ()
         steps = [
-            (make("br0", 10), [10], []),
+            (bridge("br0", 10), [10], []),
             (["link set br0 down"], [10], [10]),
             (["link set br0 up"], [10, 10], [10]),
             (["link set br0 name br9"], [10, 10], [10]),
-            (["link delete br9", *make("br0", 10)], [10, 10, 10], [10, 10]),
-            (["link delete br0", *make("br0", 12)], [10, 10, 10, 12], [10, 10, 10]),
+            (["link delete br9", *bridge("br0", 10)], [10, 10, 10], [10, 10]),
+            (["link delete br0", *bridge("br0", 12)], [10, 10, 10, 12], [10, 10, 10]),
         ]
         for changes, begun, ended in steps:
             ip(*changes)
@@ -156,7 +145,7 @@ async def test_a_handler_that_returns_is_done_until_its_interface_comes_back(eve
     async def handler(conn: PacketConn, interface: Interface) -> None:
         begun.append(interface.index)
 
-    ip(*make("br0", 10))
+    ip(*bridge("br0", 10))
     async with trio.open_nursery() as nursery:
         assert len(await nursery.start(serve_group, handler, GROUP, PORT)) == 1
         await eventually(lambda: joined() == {})
@@ -181,7 +170,7 @@ async def test_the_next_handler_begins_only_after_the_last_has_ended(eventually:
                 await release.wait()
             events.append("end")
 
-    ip(*make("br0", 10), *make("br1", 11))
+    ip(*bridge("br0", 10), *bridge("br1", 11))
     async with trio.open_nursery() as nursery:
         await nursery.start(
             partial(serve_group, where=lambda each: each.index == 10 and each.is_up), handler, GROUP, PORT
@@ -210,7 +199,7 @@ async def test_a_failure_is_the_caller_s_and_several_are_several() -> None:
             await trio.testing.wait_all_tasks_blocked()
             gate.set()
 
-    ip(*make("br0", 10), *make("br1", 11))
+    ip(*bridge("br0", 10), *bridge("br1", 11))
     with pytest.raises(ExceptionGroup) as caught:
         await program()
     assert caught.group_contains(ValueError, match="br0")
@@ -219,7 +208,7 @@ async def test_a_failure_is_the_caller_s_and_several_are_several() -> None:
 
 
 async def test_a_nursery_of_the_caller_s_outlives_serving(eventually: Eventually) -> None:
-    ip(*make("br0", 10))
+    ip(*bridge("br0", 10))
     log = Log()
     async with trio.open_nursery() as handlers:
         async with trio.open_nursery() as nursery:
@@ -266,7 +255,7 @@ async def test_the_loopback_is_served_if_asked_for(eventually: Eventually) -> No
 
 
 async def test_two_programs_serve_one_port(eventually: Eventually) -> None:
-    ip(*make("br0", 10))
+    ip(*bridge("br0", 10))
     log = Log()
     async with trio.open_nursery() as nursery:
         await nursery.start(serve_group, log, GROUP, PORT)
@@ -284,7 +273,7 @@ async def test_two_programs_serve_one_port(eventually: Eventually) -> None:
 
 
 async def test_a_port_that_somebody_else_has_for_himself_is_an_error() -> None:
-    ip(*make("br0", 10))
+    ip(*bridge("br0", 10))
     async with open_udp("0.0.0.0", PORT), trio.open_nursery() as nursery:
         with pytest.raises(OSError, match="share_port"):
             await nursery.start(serve_group, Log(), GROUP, PORT)
@@ -300,20 +289,20 @@ async def test_an_interface_that_has_just_vanished_is_no_error(eventually: Event
             ip("link delete fleeting")  # Between the kernel's word and the join.
         return not interface.is_loopback and interface.is_up
 
-    ip(*make("fleeting", 10), *make("br1", 11))
+    ip(*bridge("fleeting", 10), *bridge("br1", 11))
     log = Log()
     async with trio.open_nursery() as nursery:
         interfaces = await nursery.start(partial(serve_group, where=where), log, GROUP, PORT)
         assert [each.index for each in interfaces] == [11]
-        ip(*make("fleeting", 12))  # That vanishes too, later.
-        ip(*make("br0", 10))
+        ip(*bridge("fleeting", 12))  # That vanishes too, later.
+        ip(*bridge("br0", 10))
         await eventually(lambda: log.begun == [11, 10])
         assert joined() == {10: 1, 11: 1}
         nursery.cancel_scope.cancel()
 
 
 async def test_after_an_overflow_handlers_are_right(eventually: Eventually) -> None:
-    ip(*make("br0", 10), *make("gone0", 11), *make("stays0", 13))
+    ip(*bridge("br0", 10), *bridge("gone0", 11), *bridge("stays0", 13))
     log = Log()
     async with trio.open_nursery() as nursery:
         await nursery.start(serve_group, log, GROUP, PORT)
@@ -321,9 +310,9 @@ async def test_after_an_overflow_handlers_are_right(eventually: Eventually) -> N
         ip(
             *(f"link set lo mtu {1000 + number % 400}" for number in range(3000)),
             "link delete br0",
-            *make("br0", 10),  # As it was before, so that nothing but the kernel's table tells the difference.
+            *bridge("br0", 10),  # As it was before, so that nothing but the kernel's table tells the difference.
             "link delete gone0",
-            *make("new0", 12),
+            *bridge("new0", 12),
         )
         await eventually(lambda: joined() == {10: 1, 12: 1, 13: 1})
         await eventually(lambda: sorted(log.begun) == [10, 10, 11, 12, 13])

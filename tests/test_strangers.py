@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
     from conftest import Eventually
-
     from trio_ipv4 import PacketConn
     from trio_ipv4.testing import Host, Lab
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import errno
 import socket
-import subprocess
 from ipaddress import IPv4Address
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
 
+from support.links import bridge, ip
 from trio_ipv4 import SourceFilter, open_udp
 from trio_ipv4._kernel import groups, interfaces
 from trio_ipv4._membership import Ledger
@@ -24,21 +24,9 @@ A = "198.18.0.7"
 MCAST_JOIN_GROUP, MCAST_LEAVE_GROUP, MCAST_JOIN_SOURCE_GROUP = 42, 45, 46  # linux/in.h
 
 
-def ip(*lines: str) -> None:
-    subprocess.run(["ip", "-batch", "-"], input="\n".join([*lines, ""]), text=True, check=True)
-
-
-def make(name: str, index: int) -> list[str]:
-    return [
-        f"link add {name} index {index} type bridge mcast_snooping 0",
-        f"address add 198.18.{index}.1/24 dev {name}",
-        f"link set {name} up",
-    ]
-
-
 @pytest.fixture
 def links() -> None:
-    ip(*make("en0", 10), *make("en1", 11), "route add 224.0.0.0/4 dev en0")
+    ip(*bridge("en0", 10), *bridge("en1", 11), "route add 224.0.0.0/4 dev en0")
 
 
 async def test_an_excluded_source_is_never_included_on_the_way(links: None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,7 +62,7 @@ async def test_a_route_that_leads_nowhere_to_be_found_leaves_no_membership(
 async def test_a_repair_that_is_refused_does_not_end_the_others(links: None, monkeypatch: pytest.MonkeyPatch) -> None:
     async with open_udp() as conn, conn.joined("en0", GROUP), conn.joined("en1", GROUP):
         ip("link delete en0", "link delete en1")
-        ip(*make("new0", 10), *make("new1", 11))
+        ip(*bridge("new0", 10), *bridge("new1", 11))
         join = groups.join_group
 
         def refuse(of: Any, index: int, group: IPv4Address) -> None:
@@ -90,7 +78,7 @@ async def test_a_repair_that_is_refused_does_not_end_the_others(links: None, mon
 
 async def test_a_repair_tells_the_first_of_several_refusals(links: None, monkeypatch: pytest.MonkeyPatch) -> None:
     async with open_udp() as conn, conn.joined("en0", GROUP), conn.joined("en1", GROUP):
-        ip("link delete en0", "link delete en1", *make("new0", 10), *make("new1", 11))
+        ip("link delete en0", "link delete en1", *bridge("new0", 10), *bridge("new1", 11))
 
         def refuse(of: Any, index: int, group: IPv4Address) -> None:
             raise OSError({10: errno.ENOBUFS, 11: errno.ENOMEM}[index], "no room")
@@ -134,7 +122,7 @@ async def test_a_scope_changes_its_filter_and_notes_it_without_interrupts(
 
 async def test_a_repair_passes_over_an_interface_that_is_gone(links: None) -> None:
     async with open_udp() as conn, conn.joined("en0", GROUP), conn.joined("en1", GROUP):
-        ip("link delete en0", "link delete en1", *make("new1", 11))
+        ip("link delete en0", "link delete en1", *bridge("new1", 11))
         conn.repair_memberships()
         assert (11, GROUP) in igmp_groups()
 
@@ -192,7 +180,7 @@ async def test_what_is_called_from_outside_is_protected_from_interrupts(
 
     async with open_udp() as conn:
         conn.join_group("en0", GROUP)
-        ip("link delete en0", *make("new0", 10), "link set new0 name en0 up")
+        ip("link delete en0", *bridge("new0", 10), "link set new0 name en0 up")
         for name in ("join_group", "leave_group"):
             watch(name)
         EXPLICIT[operation](conn)

@@ -6,13 +6,11 @@ After each refusal, `memberships`, the kernel's own tables and the socket's filt
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import os
 import re
 import socket
 import struct
-import subprocess
 import warnings
 from contextlib import AsyncExitStack
 from ipaddress import IPv4Address
@@ -22,6 +20,8 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
+from support.filters import kernel_filter, spell
+from support.links import ip
 from trio_ipv4 import (
     Conn,
     DeafMembershipWarning,
@@ -49,29 +49,8 @@ INCLUDE, EXCLUDE = SourceFilter.include, SourceFilter.exclude
 A, B, FAR = "127.0.0.1", "127.0.0.2", "198.18.0.2"
 TEN = [f"10.0.0.{last}" for last in range(1, 11)]
 TEN_MORE = [f"10.0.1.{last}" for last in range(1, 11)]
-MCAST_JOIN_SOURCE_GROUP, MCAST_MSFILTER, MCAST_INCLUDE = 46, 48, 1  # linux/in.h
+MCAST_JOIN_SOURCE_GROUP = 46  # linux/in.h
 SOCKADDR = struct.Struct("=HH4s120x")  # struct sockaddr_in in a sockaddr_storage
-CAPACITY = 64
-
-
-def kernel_filter(conn: PacketConn, key: tuple[int, IPv4Address] = HERE) -> tuple[str, list[str]] | None:
-    """What the kernel says that this very socket hears; `None`: it is no member."""
-    head = struct.pack("=I4x", key[0]) + SOCKADDR.pack(socket.AF_INET, 0, key[1].packed)
-    head += struct.pack("=II", 0, CAPACITY)  # struct group_filter
-    buffer = ctypes.create_string_buffer(head, len(head) + CAPACITY * SOCKADDR.size)
-    size = ctypes.c_uint32(len(buffer))
-    if ctypes.CDLL(None).getsockopt(
-        conn.socket.fileno(), socket.IPPROTO_IP, MCAST_MSFILTER, buffer, ctypes.byref(size)
-    ):
-        return None
-    mode, count = struct.unpack_from("=II", buffer.raw, len(head) - 8)
-    found = SOCKADDR.iter_unpack(buffer.raw[len(head) : len(head) + count * SOCKADDR.size])
-    return "include" if mode == MCAST_INCLUDE else "exclude", sorted(str(IPv4Address(packed)) for _, _, packed in found)
-
-
-def spell(sources: SourceFilter) -> tuple[str, list[str]] | None:
-    """The same as `kernel_filter` would say it: INCLUDE {} is no membership."""
-    return None if sources == NONE else (sources.mode.value, sorted(map(str, sources.sources)))
 
 
 def check(conn: PacketConn, expected: SourceFilter, key: tuple[int, IPv4Address] = HERE) -> None:
@@ -92,11 +71,6 @@ def refused(conn: PacketConn, number: int, *words: str) -> Iterator[None]:
     assert [word for word in words if word not in str(caught.value)] == [], str(caught.value)
     assert (dict(conn.memberships), igmp_groups(), source_filters()) == before
     assert {key: kernel_filter(conn, key) for key in (HERE, THERE, *before[0])} == filters
-
-
-def ip(*lines: str) -> None:
-    script = "\n".join([*lines, ""])
-    subprocess.run(["ip", "-batch", "-"], input=script, text=True, check=True)
 
 
 def set_sysctl(name: str, value: int) -> None:
@@ -261,9 +235,9 @@ async def test_what_is_no_unicast_address_is_refused_as_a_source(conn: PacketCon
 
 async def test_the_same_source_twice_is_one(conn: PacketConn) -> None:
     async with conn.joined(LO, GROUP, sources=INCLUDE(A, IPv4Address(A), A)) as membership:
-        assert kernel_filter(conn) == ("include", [A])
+        assert kernel_filter(conn, HERE) == ("include", [A])
         membership.allow(A, B, B)
-        assert kernel_filter(conn) == ("include", [A, B])
+        assert kernel_filter(conn, HERE) == ("include", [A, B])
     check(conn, NONE)
 
 
@@ -271,7 +245,7 @@ async def test_duplicates_made_on_the_bare_socket_are_read_as_one(conn: PacketCo
     conn.join_group(LO, GROUP)
     request = struct.pack("=4s4sII", GROUP.packed, IPv4Address(A).packed, 0, 2)  # struct ip_msfilter: EXCLUDE
     conn.socket.setsockopt(socket.IPPROTO_IP, 41, request + IPv4Address(B).packed * 2)  # IP_MSFILTER, linux/in.h
-    assert kernel_filter(conn) == ("exclude", [B, B])
+    assert kernel_filter(conn, HERE) == ("exclude", [B, B])
     assert conn.source_filter(LO, GROUP) == EXCLUDE(B)
 
 
@@ -583,7 +557,7 @@ async def test_dead_explicit_memberships_count_until_they_are_left(conn: PacketC
     assert len(conn.memberships) == 20
     conn.leave_group(100, GROUP)
     conn.join_group(LO, GROUP)
-    assert kernel_filter(conn) == ("exclude", [])
+    assert kernel_filter(conn, HERE) == ("exclude", [])
 
 
 async def test_changes_on_an_interface_that_is_gone_are_refused(conn: PacketConn, en0: None) -> None:
@@ -739,13 +713,13 @@ async def test_what_the_caller_joined_on_the_bare_socket_is_neither_changed_nor_
         conn.leave_group(LO, GROUP)
     with refused(conn, errno.EINVAL, str(GROUP)):
         conn.exclude_source_specific_group(LO, GROUP, B)
-    before = kernel_filter(conn)
+    before = kernel_filter(conn, HERE)
     conn.set_source_filter(LO, GROUP, NONE)
     conn.repair_memberships()
     async with conn.joined(EN0, GROUP, sources=EXCLUDE(FAR)), conn.joined(LO, GROUP, sources=NONE):
         check(conn, EXCLUDE(FAR), THERE)
-        assert kernel_filter(conn) == before
-    assert kernel_filter(conn) == before
+        assert kernel_filter(conn, HERE) == before
+    assert kernel_filter(conn, HERE) == before
     assert dict(conn.memberships) == {}
     assert conn.source_filter(LO, GROUP) == (ANY if bare is bare_any else INCLUDE(A))
     duplicate = os.dup(conn.socket.fileno())
@@ -760,7 +734,7 @@ async def test_a_scope_that_widens_into_a_bare_membership_is_refused(conn: Packe
         with refused(conn, errno.EADDRINUSE, str(GROUP), "did not make"):
             membership.allow(A)
         assert membership.sources == NONE
-    assert kernel_filter(conn) == ("exclude", [])
+    assert kernel_filter(conn, HERE) == ("exclude", [])
 
 
 async def test_a_membership_that_the_caller_left_on_the_bare_socket_is_joined_anew_by_the_next_change(
@@ -781,13 +755,13 @@ async def test_joining_by_route_does_not_take_a_bare_membership_for_its_own(
 ) -> None:
     route_groups("en0")
     bare(conn, LO)
-    before = kernel_filter(conn)
+    before = kernel_filter(conn, HERE)
     async with conn.joined(None, GROUP, sources=EXCLUDE(FAR)) as membership:
         assert membership.interface == EN0
         check(conn, EXCLUDE(FAR), THERE)
-        assert kernel_filter(conn) == before
+        assert kernel_filter(conn, HERE) == before
     check(conn, NONE, THERE)
-    assert kernel_filter(conn) == before
+    assert kernel_filter(conn, HERE) == before
 
 
 async def test_joining_by_route_into_a_bare_membership_is_refused_although_ours_elsewhere_looks_alike(

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
+from support.links import ip
 from trio_ipv4 import Interface, InterfaceChange, InterfaceChangeKind, ParseError, watch_interfaces
 from trio_ipv4._kernel import interfaces as kernel
 from trio_ipv4.testing import Lab, private_network
@@ -28,10 +29,6 @@ port, messages = int(sys.argv[1]), bytes.fromhex(sys.argv[2])
 with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0) as forger:
     forger.sendto(messages, (port, 0))
 """
-
-
-def ip(*lines: str) -> None:
-    subprocess.run(["ip", "-batch", "-"], input="\n".join([*lines, ""]), text=True, check=True)
 
 
 def told(change: InterfaceChange) -> tuple[InterfaceChangeKind, str, int, bool, list[str]]:

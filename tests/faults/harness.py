@@ -12,8 +12,6 @@ import ctypes
 import errno
 import os
 import socket
-import struct
-import subprocess
 import sys
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -21,7 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from trio_ipv4 import FilterMode, PacketConn, RawConn, open_udp
+from support.filters import kernel_filter, spell
+from support.links import ip
+from trio_ipv4 import PacketConn, RawConn, SourceFilter, open_udp
 from trio_ipv4._kernel import groups, interfaces, libc
 from trio_ipv4.testing import igmp_groups
 
@@ -30,13 +30,9 @@ if TYPE_CHECKING:
 
     import pytest
 
-    Filter = tuple[FilterMode, frozenset[IPv4Address]]
 
 ALL_HOSTS = IPv4Address("224.0.0.1")
-MCAST_MSFILTER = 48  # linux/in.h
-NOBODY = frozenset({IPv4Address("255.255.255.255")})
-"""What the library lets a filter name that must not be empty, though nobody may be heard or left out."""
-LIBC = ctypes.CDLL(None, use_errno=True)
+NOTHING = SourceFilter.none()
 GETSOCKOPT = socket.socket.getsockopt
 
 
@@ -48,15 +44,14 @@ class World(trio.abc.Instrument):
     """
 
     def __init__(self) -> None:
-        script = [
+        ip(
             "link add en0 index 10 type veth peer name far0",
             "link add en1 index 11 type veth peer name far1",
             "address add 198.18.0.1/24 dev en0",
             "address add 198.18.1.1/24 dev en1",
             *(f"link set {name} up" for name in ("en0", "en1", "far0", "far1")),
             "route add 224.0.0.0/4 dev en0",
-        ]
-        subprocess.run(["ip", "-batch", "-"], input="\n".join([*script, ""]), text=True, check=True)
+        )
         self.conns: list[PacketConn | RawConn] = []
         self.problems: list[str] = []
         self.marks: list[str] = []
@@ -76,7 +71,7 @@ class World(trio.abc.Instrument):
             finally:
                 self.look()
                 if scoped and not self.may_stay:
-                    still = [key for key in self.joined() if kernel_filter(conn, *key) is not None]
+                    still = [key for key in self.joined() if kernel_filter(conn, key) is not None]
                     self.problems += [f"{group} on {index} outlived its scope" for index, group in still]
 
     def watch(self, conn: PacketConn) -> PacketConn:
@@ -103,8 +98,8 @@ class World(trio.abc.Instrument):
             memberships = conn.memberships
             ledgers |= set(memberships)
             for index, group in {*memberships, *self.joined()}:
-                found, noted = kernel_filter(conn, index, group), memberships.get((index, group))
-                if found != (None if noted is None else (noted.mode, noted.sources - NOBODY)):
+                found = kernel_filter(conn, (index, group))
+                if found != spell(memberships.get((index, group), NOTHING)):
                     self.problems.append(f"{group} on {index}: kernel {found}, ledger {memberships}")
         if self.sees_all and self.joined() - ledgers:
             self.problems.append(f"nobody's: {self.joined() - ledgers}")
@@ -124,24 +119,6 @@ class World(trio.abc.Instrument):
 
 def descriptors() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
-
-
-def kernel_filter(conn: PacketConn | RawConn, index: int, group: IPv4Address) -> Filter | None:
-    """Ask the kernel for a membership by MCAST_MSFILTER: mode and sources, but for one that nobody has.
-
-    RFC 3678 section 5.2; struct group_filter of linux/in.h.
-    """
-    capacity = 64
-    address = struct.pack("=H2x4s120x", socket.AF_INET, group.packed)
-    buffer = ctypes.create_string_buffer(struct.pack("@I4x128sII", index, address, 0, capacity), 144 + 128 * capacity)
-    size = ctypes.c_uint32(len(buffer))
-    status = LIBC.getsockopt(conn.socket.fileno(), socket.IPPROTO_IP, MCAST_MSFILTER, buffer, ctypes.byref(size))
-    if status != 0:
-        assert ctypes.get_errno() in (errno.EADDRNOTAVAIL, errno.ENODEV)
-        return None
-    mode, count = struct.unpack_from("=II", buffer.raw, 136)
-    sources = {IPv4Address(buffer.raw[144 + 128 * i + 4 :][:4]) for i in range(count)}
-    return FilterMode.INCLUDE if mode == 1 else FilterMode.EXCLUDE, frozenset(sources) - NOBODY
 
 
 # What each call may be refused with, as far as the kernel's state does not decide it: EADDRNOTAVAIL for a leave, say,

@@ -23,7 +23,7 @@ from trio_ipv4 import (
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from harness import World
+    from faults.harness import World
 
     from trio_ipv4 import Interface, PacketConn
 

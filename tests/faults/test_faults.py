@@ -9,7 +9,6 @@ import collections
 import errno
 import os
 import socket
-import sys
 import warnings
 from functools import partial
 from pathlib import Path
@@ -18,11 +17,8 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from harness import ERRNOS, Refusals, World
-from scenarios import SCENARIOS, follows_a_group, serves_a_group
-
+from faults.harness import ERRNOS, Refusals, World
+from faults.scenarios import SCENARIOS, follows_a_group, serves_a_group
 from trio_ipv4 import MembershipWarning
 from trio_ipv4._kernel import namespaces
 from trio_ipv4.testing import cancel_at_each_checkpoint
@@ -30,7 +26,7 @@ from trio_ipv4.testing import cancel_at_each_checkpoint
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from scenarios import Scenario
+    from faults.scenarios import Scenario
 
 by_name = pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.__name__)
 

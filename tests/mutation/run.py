@@ -1,0 +1,210 @@
+"""Change the code a little, and see whether a test notices: `python tests/mutation/run.py [module ...]`. Needs cosmic-ray.
+
+Each of cosmic-ray's mutants of the values, the ABI and the ledger is tried in a copy of the tree, with the quick tests of
+its module alone. What no test notices is printed, and is an error unless `survivors.txt` gives a reason for it. Root's
+privileges, or a network of its own (`python -m trio_ipv4.testing`), are needed for the ledger's tests.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import contextlib
+import difflib
+import os
+import resource
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+# What the tests import and no mutant changes is imported once, for each mutant's process is forked from this one.
+import cosmic_ray.ast
+import cosmic_ray.mutating
+import cosmic_ray.plugins
+import hypothesis.strategies
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+TREE = Path(__file__).parents[2]
+SURVIVORS = Path(__file__).with_name("survivors.txt")
+SECONDS = 60
+"""After which a mutant's endless loop counts as noticed."""
+MEMORY = 4 << 30
+KERNEL = ["tests/test_survivors.py", "tests/test_membership.py", "tests/test_traps.py"]
+TESTS = {
+    "_membership.py": KERNEL,
+    "_values/delta.py": ["tests/values/test_source_filter.py", *KERNEL],
+    "_abi/*.py": ["tests/abi", "tests/values/test_control.py"],
+    "_values/*.py": ["tests/values/test_{}.py"],
+}
+"""The tests of a module: of the first pattern that it matches."""
+
+
+class Mutant(NamedTuple):
+    """One small change of one module."""
+
+    module: str
+    operator: str
+    occurrence: int
+
+    def describe(self, package: Path) -> str:
+        """Return the line before and after, which stays the same when other lines come and go."""
+        source = (package / self.module).read_text()
+        changed = cosmic_ray.mutating.mutate_code(source, operator(self.operator), self.occurrence)
+        lines = list(difflib.unified_diff(source.splitlines(), changed.splitlines(), lineterm="", n=0))[3:]
+        before, after = (" ".join(line[1:].strip() for line in lines if line[0] == sign) for sign in "-+")
+        return f"{self.module}: {before} -> {after or 'nothing'}"
+
+
+def operator(name: str) -> cosmic_ray.operators.operator.Operator:
+    return cosmic_ray.plugins.get_operator(name)()
+
+
+def mutants(module: str) -> Iterator[Mutant]:
+    """Yield the mutants of a module that can change what it does."""
+    source = (TREE / "trio_ipv4" / module).read_text()
+    tree = cosmic_ray.ast.get_ast(source)
+    ignored = list(never_evaluated(ast.parse(source)))
+    for name in cosmic_ray.plugins.operator_names():
+        if cosmic_ray.plugins.get_operator(name).arguments():
+            continue
+        nodes = cosmic_ray.ast.ast_nodes(tree)
+        positions = (position for node in nodes for position in operator(name).mutation_positions(node))
+        for occurrence, (begin, _) in enumerate(positions):
+            if not any(first <= begin < last for first, last in ignored):
+                yield Mutant(module, name, occurrence)
+
+
+def never_evaluated(tree: ast.Module) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
+    """Yield where only type checkers look."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.arg | ast.AnnAssign):
+            found = [node.annotation]
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            typing_only = ("final", "overload", "override")
+            found = [each for each in node.decorator_list if isinstance(each, ast.Name) and each.id in typing_only]
+            found += [node.returns] if not isinstance(node, ast.ClassDef) else []
+        elif isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            found = [node]
+        else:
+            continue
+        for each in found:
+            if each is not None:
+                # A decorator's mutant begins at its '@'.
+                yield (each.lineno, max(each.col_offset - 1, 0)), (each.end_lineno or 0, each.end_col_offset or 0)
+
+
+def tests_of(module: str) -> list[str]:
+    pattern = next(pattern for pattern in TESTS if Path(module).match(pattern))
+    return [test.format(Path(module).stem) for test in TESTS[pattern]]
+
+
+def prepare(directory: str) -> None:
+    """Make a worker's copy of the tree, and work in it."""
+    copy = Path(directory, str(os.getpid()))
+    shutil.copytree(TREE, copy, ignore=shutil.ignore_patterns(".*", "_build", "__pycache__"))
+    os.chdir(copy)
+    sys.path.insert(0, str(copy))
+    os.environ["PYTHONPATH"] = str(copy)
+
+
+def survives(mutant: Mutant) -> bool:
+    path = Path("trio_ipv4", mutant.module)
+    if not passes(mutant.module, write_bytecode=True):
+        raise AssertionError(f"the tests of {mutant.module} fail without any mutant")
+    # Compiled code is told from newer by its size and its second only.
+    for compiled in path.parent.glob(f"__pycache__/{path.stem}.*"):
+        compiled.unlink()
+    with cosmic_ray.mutating.use_mutation(path, operator(mutant.operator), mutant.occurrence):
+        return passes(mutant.module)
+
+
+def passes(module: str, *, write_bytecode: bool = False, known: set[str] = set()) -> bool:  # noqa: B006
+    """Run the tests of a module in a process of their own; those that are known to pass unchanged are not run again."""
+    if write_bytecode and module in known:
+        return True
+    child = os.fork()
+    if child == 0:
+        os._exit(test(module, write_bytecode))
+    end = time.monotonic() + SECONDS
+    while (done := os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is None and time.monotonic() < end:
+        time.sleep(0.005)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child, signal.SIGKILL)  # And whatever it started.
+    os.waitpid(child, 0)
+    passed = done is not None and (done.si_code, done.si_status) == (os.CLD_EXITED, 0)
+    if passed and write_bytecode:
+        known.add(module)
+    return passed
+
+
+def test(module: str, write_bytecode: bool) -> int:
+    os.setsid()
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for standard in (0, 1, 2):
+        os.dup2(nothing, standard)
+    sys.dont_write_bytecode = not write_bytecode
+    os.environ["PYTHONDONTWRITEBYTECODE"] = "" if write_bytecode else "1"
+    hypothesis.settings.register_profile("mutation", derandomize=True, database=None, deadline=None)
+    hypothesis.settings.load_profile("mutation")
+    try:
+        return int(
+            pytest.main(["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--assert=plain", *tests_of(module)])
+        )
+    except BaseException:
+        return 1
+
+
+def accepted() -> set[str]:
+    """Return what may survive; the lines that begin with # say why."""
+    return {line for line in SURVIVORS.read_text().splitlines() if line and not line.startswith("#")}
+
+
+def main() -> int:
+    package = TREE / "trio_ipv4"
+    default = [
+        str(path.relative_to(package))
+        for path in [
+            package / "_membership.py",
+            *sorted(package.glob("_values/*.py")),
+            *sorted(package.glob("_abi/*.py")),
+        ]
+        if path.name != "__init__.py"
+    ]
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("modules", nargs="*", default=default, help="as in _values/header.py; all by default")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count())
+    options = parser.parse_args()
+    known = accepted()
+    unknown = tried = noticed = 0
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        ProcessPoolExecutor(options.jobs, initializer=prepare, initargs=(directory,)) as workers,
+    ):
+        for module in options.modules:
+            made = list(mutants(module))
+            alive = [each.describe(package) for each, lives in zip(made, workers.map(survives, made)) if lives]
+            print(
+                f"{module}: {len(made) - len(alive)} of {len(made)} noticed, {1 - len(alive) / len(made):.1%}",
+                flush=True,
+            )
+            for line in alive:
+                print("   " if line in known else "NEW", line, flush=True)
+            unknown += sum(line not in known for line in alive)
+            tried, noticed = tried + len(made), noticed + len(made) - len(alive)
+    print(
+        f"{noticed} of {tried} noticed, {noticed / tried:.1%}; {unknown} survivors without a reason in {SURVIVORS.name}"
+    )
+    return 1 if unknown else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

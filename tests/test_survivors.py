@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import errno
 import socket
+import subprocess
+import sys
+import warnings
 from ipaddress import IPv4Address
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +14,7 @@ import pytest
 import trio
 
 from support.links import bridge, ip
-from trio_ipv4 import SourceFilter, open_udp
+from trio_ipv4 import MembershipWarning, SourceFilter, open_udp
 from trio_ipv4._kernel import groups, interfaces
 from trio_ipv4._membership import Ledger
 from trio_ipv4.testing import igmp_groups, source_filters
@@ -59,6 +62,110 @@ async def test_a_route_that_leads_nowhere_to_be_found_leaves_no_membership(
         assert (10, GROUP) not in igmp_groups()
 
 
+async def test_a_route_that_may_lead_to_either_of_two_leaves_no_membership(
+    links: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    views = iter(
+        [{}, {10: SourceFilter.any(), 11: SourceFilter.any()}, {10: SourceFilter.any(), 11: SourceFilter.any()}]
+    )
+    async with open_udp() as conn:
+        with monkeypatch.context() as patch:
+            patch.setattr(groups, "memberships", lambda *_: next(views))
+            with pytest.raises(OSError, match=r"join 239\.1\.2\.3") as refused:
+                conn.join_group(None, GROUP)
+        assert refused.value.errno == errno.ENODEV
+        assert (10, GROUP) not in igmp_groups()
+
+
+@pytest.mark.parametrize("blind", [False, True])
+async def test_a_second_scope_by_route_finds_the_first(
+    blind: bool, links: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In another namespace only the interfaces with an address are known at once; the others are tried one by one."""
+    tried = []
+
+    def try_all(of: Any) -> list[int]:
+        tried.append(of)
+        return [10, 11]
+
+    monkeypatch.setattr(interfaces, "all_indexes", try_all)
+    async with open_udp() as conn, conn.joined(None, GROUP):
+        if blind:
+            monkeypatch.setattr(interfaces, "indexes", lambda _: [])
+        async with conn.joined(None, GROUP, sources=SourceFilter.include(A)) as second:
+            assert second.interface == 10
+        assert bool(tried) is blind
+
+
+async def test_a_second_scope_by_route_that_is_nowhere_to_be_found_is_refused(
+    links: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_udp() as conn, conn.joined(None, GROUP) as first:
+        for name in ("indexes", "all_indexes"):
+            monkeypatch.setattr(interfaces, name, lambda _socket: [])
+        with pytest.raises(OSError, match="tell which interface the routes choose") as refused:
+            await conn.joined(None, GROUP).__aenter__()
+        assert refused.value.errno == errno.EADDRINUSE
+        assert dict(conn.memberships) == {(first.interface, GROUP): SourceFilter.any()}
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.ENODEV, errno.ENOBUFS])
+async def test_a_narrowing_that_is_refused_at_the_end_of_a_scope_is_told_unless_the_interface_is_gone(
+    number: int, links: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise OSError(number, "not this one")
+
+    async with open_udp() as conn, conn.joined("en0", GROUP, sources=SourceFilter.include(A)):
+        wide = conn.joined("en0", GROUP)
+        await wide.__aenter__()
+        with monkeypatch.context() as patch, warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            patch.setattr(groups, "set_filter", refuse)
+            await wide.__aexit__(None, None, None)
+    expected = [] if number == errno.ENODEV else [MembershipWarning]
+    assert [each.category for each in told] == expected
+
+
+async def test_closing_leaves_what_it_can(links: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    conn = open_udp()
+    conn.join_group("en0", GROUP)
+    conn.join_group("en1", GROUP)
+    leave, left = groups.leave_group, []
+
+    def refuse(of: Any, index: int, group: IPv4Address) -> None:
+        if index == 10:
+            raise OSError(errno.ENOBUFS, "no room")
+        leave(of, index, group)
+        left.append(index)
+
+    monkeypatch.setattr(groups, "leave_group", refuse)
+    conn.close()
+    assert left == [11]
+
+
+def test_the_descriptor_of_a_closed_standard_input_is_as_good_as_any(links: None) -> None:
+    program = """
+import os, trio
+from trio_ipv4 import open_udp
+from trio_ipv4.testing import igmp_groups
+
+async def main():
+    os.close(0)
+    async with open_udp() as conn:
+        assert conn.socket.fileno() == 0
+        async with conn.joined("en0", "239.1.2.3"):
+            pass
+        conn.join_group("en0", "239.1.2.3")
+        os.dup(0)  # The socket lives on; the membership must not.
+    assert not [key for key in igmp_groups() if key[0] == 10 and str(key[1]) != "224.0.0.1"]
+
+trio.run(main)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 async def test_a_repair_that_is_refused_does_not_end_the_others(links: None, monkeypatch: pytest.MonkeyPatch) -> None:
     async with open_udp() as conn, conn.joined("en0", GROUP), conn.joined("en1", GROUP):
         ip("link delete en0", "link delete en1")
@@ -89,7 +196,14 @@ async def test_a_repair_tells_the_first_of_several_refusals(links: None, monkeyp
         assert refused.value.errno == errno.ENOBUFS
 
 
-async def test_joining_from_any_source_is_one_call(links: None, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("sources", "join"),
+    [(SourceFilter.any(), MCAST_JOIN_GROUP), (SourceFilter.include(A), MCAST_JOIN_SOURCE_GROUP)],
+    ids=["any", "one"],
+)
+async def test_joining_from_any_source_or_one_is_one_call(
+    sources: SourceFilter, join: int, links: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     written: list[int] = []
     set_option = socket.socket.setsockopt
 
@@ -99,9 +213,9 @@ async def test_joining_from_any_source_is_one_call(links: None, monkeypatch: pyt
 
     async with open_udp() as conn:
         monkeypatch.setattr(socket.socket, "setsockopt", spy)
-        async with conn.joined("en0", GROUP):
-            assert written == [MCAST_JOIN_GROUP]
-        assert written == [MCAST_JOIN_GROUP, MCAST_LEAVE_GROUP]
+        async with conn.joined("en0", GROUP, sources=sources):
+            assert written == [join]
+        assert written == [join, MCAST_LEAVE_GROUP]
 
 
 async def test_a_membership_says_where_it_is(links: None) -> None:
@@ -137,9 +251,12 @@ async def test_a_route_that_moves_after_a_leave_is_asked_again(links: None) -> N
         assert (10, GROUP) not in igmp_groups()
 
 
-async def test_a_refused_filter_of_a_living_membership_is_told(links: None, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EINVAL, errno.ENOBUFS])
+async def test_a_refused_filter_of_a_living_membership_is_told(
+    number: int, links: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(*_: Any) -> None:
-        raise OSError(errno.EINVAL, "not this one")
+        raise OSError(number, "not this one")
 
     async with open_udp() as conn, conn.joined("en0", GROUP) as membership:
         with monkeypatch.context() as patch:

@@ -147,7 +147,10 @@ class Membership:
 
 @final
 class Ledger:
-    """Who holds what on one socket, and what the kernel has. Synchronous throughout."""
+    """Who holds what on one socket, and what the kernel has. Synchronous throughout.
+
+    Whoever calls it to change something holds interrupts back.
+    """
 
     def __init__(self, socket: trio.socket.SocketType) -> None:
         self._socket: Final = socket
@@ -156,14 +159,12 @@ class Ledger:
         # Where the explicit operations joined when the routes were to choose: a later leave must not ask them again,
         # since with the route moved that would leak the membership.
         self._chosen: Final[dict[IPv4Address, int]] = {}
-        self._closed = False
 
     @property
     def memberships(self) -> Mapping[Key, SourceFilter]:
         """What the kernel has, as a snapshot."""
         return MappingProxyType(dict(self._kernel))
 
-    @trio.lowlevel.enable_ki_protection
     def enter(self, hold: object, interface: InterfaceLike, group: IPv4Address, sources: SourceFilter) -> Key:
         """Add a hold, joining if need be, and return its key."""
         self._require_open()
@@ -174,14 +175,12 @@ class Ledger:
         self.change(key, hold, sources)
         return key
 
-    @trio.lowlevel.enable_ki_protection
     def replace(self, key: Key, hold: object, sources: SourceFilter) -> None:
         """Replace what a hold asks for."""
         self._require_open()
         self._warn(key[1], self._holds[key][hold], sources)
         self.change(key, hold, sources)
 
-    @trio.lowlevel.enable_ki_protection
     def change(self, key: Key, hold: object, sources: SourceFilter | None) -> None:
         """Set what a hold asks for (`None`: nothing), and bring the kernel there. A refusal changes nothing."""
         self._require_open()
@@ -204,10 +203,9 @@ class Ledger:
             self._keep_wider(key, wanted, refused)
         self._record(key, holds)
 
-    @trio.lowlevel.enable_ki_protection
     def release(self, hold: object, index: int, group: IPv4Address) -> None:
         """Take a hold away at the end of its scope. Only the refusal of a leave is an error; see `_keep_wider`."""
-        if self._closed or self._socket.fileno() < 0:
+        if not self._is_open():
             return
         key = index, group
         holds = dict(self._holds[key])
@@ -222,7 +220,6 @@ class Ledger:
             if refused.errno != errno.ENODEV:  # With the interface gone, nobody hears anything.
                 self._keep_wider(key, wanted, refused)
 
-    @trio.lowlevel.enable_ki_protection
     def explicit(self, interface: InterfaceLike, group: IPv4Address, change: Change, attempt: str) -> None:
         """Change the hold of the explicit operations by one step; an illegal one has the errno that Linux gives."""
         self._require_open()
@@ -256,7 +253,6 @@ class Ledger:
             raise refusal(errno.EADDRNOTAVAIL, "join", f"read the filter of {group}")
         return found
 
-    @trio.lowlevel.enable_ki_protection
     def repair(self) -> None:
         """Leave and join again what is dead and whose interface is back."""
         self._require_open()
@@ -273,16 +269,14 @@ class Ledger:
         if refused:
             raise refused[0]
 
-    @trio.lowlevel.enable_ki_protection
     def close(self) -> None:
         """Leave everything. What the kernel refuses goes with the socket, which is closed next."""
-        if not self._closed and self._socket.fileno() >= 0:
+        if self._is_open():
             for index, group in self._kernel:
                 try:
                     groups.leave_group(self._socket, index, group)
                 except OSError:
                     continue
-        self._closed = True
         self._kernel.clear()
 
     def _apply(self, key: Key, wanted: SourceFilter) -> None:
@@ -428,8 +422,11 @@ class Ledger:
     def _where(self, key: Key) -> str:
         return interfaces.describe(self._socket, key[0])
 
+    def _is_open(self) -> bool:
+        return self._socket.fileno() >= 0
+
     def _require_open(self) -> None:
-        if self._closed or self._socket.fileno() < 0:
+        if not self._is_open():
             raise trio.ClosedResourceError("this connection was closed")
 
 

@@ -260,6 +260,7 @@ class MulticastConn(Conn):
         self._require_open()
         return self._ledger.memberships
 
+    @trio.lowlevel.enable_ki_protection
     def repair_memberships(self) -> None:
         """Leave and join again each membership that a deleted and re-created interface has made dead.
 
@@ -343,6 +344,7 @@ class MulticastConn(Conn):
         """
         self._explicit(interface, group, delta.replace(to_sources(sources)), f"set {sources} for")
 
+    @trio.lowlevel.enable_ki_protection
     def _explicit(self, interface: InterfaceLike, group: AddressLike, change: Change, attempt: str) -> None:
         address = to_group(group, "group")
         self._ledger.explicit(interface, address, change, f"{attempt} {address}")

@@ -351,6 +351,7 @@ class _Fanout:
             else:
                 self._services[index] = service.predecessor  # It never began; the next one waits for the same.
 
+    @trio.lowlevel.enable_ki_protection
     def _open(self, interface: Interface) -> PacketConn | None:
         """Open a connection that is bound to the device and joined; `None` if the interface has vanished."""
         # By index: its name may be another's by now. Before binding, so that nothing from elsewhere is queued.

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from faults.harness import World
-
     from trio_ipv4 import Interface, PacketConn
 
     Scenario = Callable[[World], Awaitable[None]]

@@ -1,8 +1,8 @@
-"""Change the code a little, and see whether a test notices: `python tests/mutation/run.py [module ...]`. Needs cosmic-ray.
+"""Change the code a little, and see whether a test notices: `python tests/mutation/run.py [module ...]`.
 
-Each of cosmic-ray's mutants of the values, the ABI and the ledger is tried in a copy of the tree, with the quick tests of
-its module alone. What no test notices is printed, and is an error unless `survivors.txt` gives a reason for it. Root's
-privileges, or a network of its own (`python -m trio_ipv4.testing`), are needed for the ledger's tests.
+It needs cosmic-ray. Each of its mutants of the values, the ABI and the ledger is tried in a copy of the tree, with the
+quick tests of its module alone. What no test notices is printed, and is an error unless `survivors.txt` gives a reason
+for it. Root's privileges, or a network of its own (`python -m trio_ipv4.testing`), are needed for the ledger's tests.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import argparse
 import ast
 import contextlib
 import difflib
+import functools
+import itertools
 import os
 import resource
 import shutil
@@ -22,21 +24,23 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-# What the tests import and no mutant changes is imported once, for each mutant's process is forked from this one.
 import cosmic_ray.ast
 import cosmic_ray.mutating
 import cosmic_ray.plugins
 import hypothesis.strategies
 import pytest
+import pytest_trio  # noqa: F401  # Each mutant's process is forked from this one, and has it, and trio, at once.
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 TREE = Path(__file__).parents[2]
+PACKAGE = TREE / "trio_ipv4"
 SURVIVORS = Path(__file__).with_name("survivors.txt")
 SECONDS = 60
 """After which a mutant's endless loop counts as noticed."""
 MEMORY = 4 << 30
+OPTIONS = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--assert=plain"]
 KERNEL = ["tests/test_survivors.py", "tests/test_membership.py", "tests/test_traps.py"]
 TESTS = {
     "_membership.py": KERNEL,
@@ -53,14 +57,25 @@ class Mutant(NamedTuple):
     module: str
     operator: str
     occurrence: int
+    line: int
 
-    def describe(self, package: Path) -> str:
-        """Return the line before and after, which stays the same when other lines come and go."""
-        source = (package / self.module).read_text()
+    def describe(self) -> str:
+        """Tell what is changed where, in words that stay the same when other lines come and go."""
+        source = (PACKAGE / self.module).read_text()
         changed = cosmic_ray.mutating.mutate_code(source, operator(self.operator), self.occurrence)
         lines = list(difflib.unified_diff(source.splitlines(), changed.splitlines(), lineterm="", n=0))[3:]
         before, after = (" ".join(line[1:].strip() for line in lines if line[0] == sign) for sign in "-+")
-        return f"{self.module}: {before} -> {after or 'nothing'}"
+        return f"{self.module} {definition(ast.parse(source), self.line)}: {before} -> {after or 'nothing'}"
+
+
+def definition(node: ast.AST, line: int) -> str:
+    """Return the name of the innermost class or function at a line, as in `Ledger.close`."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            first = min([child.lineno, *(decorator.lineno for decorator in child.decorator_list)])
+            if first <= line <= (child.end_lineno or first):
+                return f"{child.name}.{definition(child, line)}".rstrip(".")
+    return ""
 
 
 def operator(name: str) -> cosmic_ray.operators.operator.Operator:
@@ -69,7 +84,7 @@ def operator(name: str) -> cosmic_ray.operators.operator.Operator:
 
 def mutants(module: str) -> Iterator[Mutant]:
     """Yield the mutants of a module that can change what it does."""
-    source = (TREE / "trio_ipv4" / module).read_text()
+    source = (PACKAGE / module).read_text()
     tree = cosmic_ray.ast.get_ast(source)
     ignored = list(never_evaluated(ast.parse(source)))
     for name in cosmic_ray.plugins.operator_names():
@@ -79,7 +94,7 @@ def mutants(module: str) -> Iterator[Mutant]:
         positions = (position for node in nodes for position in operator(name).mutation_positions(node))
         for occurrence, (begin, _) in enumerate(positions):
             if not any(first <= begin < last for first, last in ignored):
-                yield Mutant(module, name, occurrence)
+                yield Mutant(module, name, occurrence, begin[0])
 
 
 def never_evaluated(tree: ast.Module) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
@@ -115,50 +130,50 @@ def prepare(directory: str) -> None:
     os.environ["PYTHONPATH"] = str(copy)
 
 
-def survives(mutant: Mutant) -> bool:
-    path = Path("trio_ipv4", mutant.module)
-    if not passes(mutant.module, write_bytecode=True):
-        raise AssertionError(f"the tests of {mutant.module} fail without any mutant")
+@functools.cache
+def passes_unchanged(module: str) -> bool:
+    """Run the tests of a module on the module as it is, which leaves everything compiled but for the module."""
+    passed = passes(module, compiles=True)
     # Compiled code is told from newer by its size and its second only.
-    for compiled in path.parent.glob(f"__pycache__/{path.stem}.*"):
+    for compiled in Path("trio_ipv4", module).parent.glob(f"__pycache__/{Path(module).stem}.*"):
         compiled.unlink()
+    return passed
+
+
+def survives(mutant: Mutant) -> bool:
+    if not passes_unchanged(mutant.module):
+        raise AssertionError(f"the tests of {mutant.module} fail without any mutant")
+    path = Path("trio_ipv4", mutant.module)
     with cosmic_ray.mutating.use_mutation(path, operator(mutant.operator), mutant.occurrence):
         return passes(mutant.module)
 
 
-def passes(module: str, *, write_bytecode: bool = False, known: set[str] = set()) -> bool:  # noqa: B006
-    """Run the tests of a module in a process of their own; those that are known to pass unchanged are not run again."""
-    if write_bytecode and module in known:
-        return True
+def passes(module: str, *, compiles: bool = False) -> bool:
+    """Run the tests of a module in a process of their own."""
     child = os.fork()
     if child == 0:
-        os._exit(test(module, write_bytecode))
+        os._exit(test(module, compiles))
     end = time.monotonic() + SECONDS
     while (done := os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is None and time.monotonic() < end:
         time.sleep(0.005)
     with contextlib.suppress(ProcessLookupError):
         os.killpg(child, signal.SIGKILL)  # And whatever it started.
     os.waitpid(child, 0)
-    passed = done is not None and (done.si_code, done.si_status) == (os.CLD_EXITED, 0)
-    if passed and write_bytecode:
-        known.add(module)
-    return passed
+    return done is not None and (done.si_code, done.si_status) == (os.CLD_EXITED, 0)
 
 
-def test(module: str, write_bytecode: bool) -> int:
+def test(module: str, compiles: bool) -> int:
     os.setsid()
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     nothing = os.open(os.devnull, os.O_RDWR)
     for standard in (0, 1, 2):
         os.dup2(nothing, standard)
-    sys.dont_write_bytecode = not write_bytecode
-    os.environ["PYTHONDONTWRITEBYTECODE"] = "" if write_bytecode else "1"
+    sys.dont_write_bytecode = not compiles
+    os.environ["PYTHONDONTWRITEBYTECODE"] = "" if compiles else "1"
     hypothesis.settings.register_profile("mutation", derandomize=True, database=None, deadline=None)
     hypothesis.settings.load_profile("mutation")
     try:
-        return int(
-            pytest.main(["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--assert=plain", *tests_of(module)])
-        )
+        return int(pytest.main([*OPTIONS, *tests_of(module)]))
     except BaseException:
         return 1
 
@@ -169,41 +184,32 @@ def accepted() -> set[str]:
 
 
 def main() -> int:
-    package = TREE / "trio_ipv4"
-    default = [
-        str(path.relative_to(package))
-        for path in [
-            package / "_membership.py",
-            *sorted(package.glob("_values/*.py")),
-            *sorted(package.glob("_abi/*.py")),
-        ]
-        if path.name != "__init__.py"
-    ]
+    paths = [PACKAGE / "_membership.py", *sorted(PACKAGE.glob("_values/*.py")), *sorted(PACKAGE.glob("_abi/*.py"))]
+    modules = [str(path.relative_to(PACKAGE)) for path in paths if path.name != "__init__.py"]
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("modules", nargs="*", default=default, help="as in _values/header.py; all by default")
+    parser.add_argument("modules", nargs="*", default=modules, help="as in _values/header.py; all by default")
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     options = parser.parse_args()
     known = accepted()
-    unknown = tried = noticed = 0
+    tried = noticed = unknown = 0
     with (
         tempfile.TemporaryDirectory() as directory,
         ProcessPoolExecutor(options.jobs, initializer=prepare, initargs=(directory,)) as workers,
     ):
         for module in options.modules:
             made = list(mutants(module))
-            alive = [each.describe(package) for each, lives in zip(made, workers.map(survives, made)) if lives]
-            print(
-                f"{module}: {len(made) - len(alive)} of {len(made)} noticed, {1 - len(alive) / len(made):.1%}",
-                flush=True,
-            )
-            for line in alive:
-                print("   " if line in known else "NEW", line, flush=True)
-            unknown += sum(line not in known for line in alive)
+            alive = list(itertools.compress(made, workers.map(survives, made)))
+            print(f"{module}: {score(len(made) - len(alive), len(made))}", flush=True)
+            for line in (mutant.describe() for mutant in alive):
+                print("    " if line in known else "NEW ", line, flush=True)
+                unknown += line not in known
             tried, noticed = tried + len(made), noticed + len(made) - len(alive)
-    print(
-        f"{noticed} of {tried} noticed, {noticed / tried:.1%}; {unknown} survivors without a reason in {SURVIVORS.name}"
-    )
+    print(f"{score(noticed, tried)}; {unknown} survivors have no reason in {SURVIVORS.name}")
     return 1 if unknown else 0
+
+
+def score(noticed: int, tried: int) -> str:
+    return f"{noticed} of {tried} noticed, {noticed / tried:.1%}"
 
 
 if __name__ == "__main__":

@@ -224,14 +224,25 @@ async def test_a_membership_says_where_it_is(links: None) -> None:
     assert repr(membership) == "<Membership of 239.1.2.3, SourceFilter.any(), ended>"
 
 
-async def test_a_scope_changes_its_filter_and_notes_it_without_interrupts(
+async def test_a_scope_joins_changes_and_leaves_without_interrupts(
     links: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     protected = []
+
+    def watch(name: str) -> None:
+        original = getattr(Ledger, name)
+
+        def step(*arguments: Any) -> Any:
+            protected.append((name, trio.lowlevel.currently_ki_protected()))
+            return original(*arguments)
+
+        monkeypatch.setattr(Ledger, name, step)
+
+    for name in ("enter", "replace", "release"):
+        watch(name)
     async with open_udp() as conn, conn.joined("en0", GROUP) as membership:
-        monkeypatch.setattr(Ledger, "replace", lambda *_: protected.append(trio.lowlevel.currently_ki_protected()))
         membership.block(A)
-    assert protected == [True]
+    assert protected == [("enter", True), ("replace", True), ("release", True)]
 
 
 async def test_a_repair_passes_over_an_interface_that_is_gone(links: None) -> None:
@@ -265,12 +276,6 @@ async def test_a_refused_filter_of_a_living_membership_is_told(
                 membership.block(A)
         assert membership.sources == SourceFilter.any()
         assert (10, GROUP) in igmp_groups()
-
-
-@pytest.mark.pure
-def test_filters_are_merged_by_the_type_and_by_any_value() -> None:
-    either = [SourceFilter.include(A), SourceFilter.none()]
-    assert SourceFilter.merge(either) == SourceFilter.any().merge(either) == SourceFilter.include(A)
 
 
 EXPLICIT: dict[str, Callable[[Any], object]] = {

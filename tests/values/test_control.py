@@ -82,8 +82,16 @@ def test_a_request_is_laid_out_as_go_lays_it_out() -> None:
         (hexadecimal("1c00000000000000 00000000 08000000 00000000 00000000 00000000"), ControlMessage()),
         # SO_TIMESTAMPNS and SO_RXQ_OVFL.
         (
-            hexadecimal("2000000000000000 01000000 23000000 0100000000000000 0200000000000000"),
-            ControlMessage(timestamp_ns=1_000_000_002),
+            hexadecimal("2000000000000000 01000000 23000000 00f1536500000000 15cd5b0700000000"),
+            ControlMessage(timestamp_ns=1_700_000_000_123_456_789),
+        ),
+        (
+            hexadecimal("2000000000000000 01000000 23000000 0000000000000080 0000000000000000"),
+            ControlMessage(timestamp_ns=-9_223_372_036_854_775_808_000_000_000),
+        ),
+        (
+            hexadecimal("2000000000000000 01000000 23000000 ffffffffffffff7f ffc99a3b00000000"),
+            ControlMessage(timestamp_ns=9_223_372_036_854_775_807_999_999_999),
         ),
         (hexadecimal("1400000000000000 01000000 28000000 ffffffff"), ControlMessage(drops=2**32 - 1)),
     ],
@@ -114,7 +122,24 @@ def test_received_octets_are_read(data: bytes, expected: ControlMessage) -> None
             16,
             "nanoseconds must be from 0 to 999999999, got 1000000000",
         ),
+        (
+            hexadecimal("2000000000000000 01000000 23000000 0100000000000000 00943577 00000000"),
+            16,
+            "nanoseconds must be from 0 to 999999999, got 2000000000",
+        ),
+        (
+            hexadecimal("2000000000000000 01000000 23000000 0100000000000000 ffffffffffffffff"),
+            16,
+            "nanoseconds must be from 0 to 999999999, got -1",
+        ),
         (hexadecimal("1200000000000000 01000000 28000000 0001"), 16, "a drop counter must have 4 octets, got 2"),
+        (
+            hexadecimal("2000000000000000 00000000 08000000") + bytes(16),
+            16,
+            "IP_PKTINFO must have 12 octets, got 16",
+        ),
+        (hexadecimal("2800000000000000 01000000 23000000") + bytes(24), 16, "a timestamp must have 16 octets, got 24"),
+        (hexadecimal("1800000000000000 01000000 28000000") + bytes(8), 16, "a drop counter must have 4 octets, got 8"),
     ],
 )
 def test_octets_that_contradict_themselves_are_refused_where_they_do(data: bytes, offset: int, message: str) -> None:
@@ -210,6 +235,16 @@ def test_well_known_code_points_are_told() -> None:
         ({"ifindex": IPv4Address("192.0.2.1")}, TypeError, "ifindex must be an Interface or an index"),
         ({"drops": 2**32}, ValueError, "drops must be from 0 to 4294967295, got 4294967296"),
         ({"timestamp_ns": 1.5}, TypeError, "timestamp_ns must be an integer"),
+        (
+            {"timestamp_ns": -9_223_372_036_854_775_808_000_000_001},
+            ValueError,
+            "from -9223372036854775808000000000 to 9223372036854775807999999999, got -9223372036854775808000000001",
+        ),
+        (
+            {"timestamp_ns": 9_223_372_036_854_775_808_000_000_000},
+            ValueError,
+            "to 9223372036854775807999999999, got 9223372036854775808000000000",
+        ),
     ],
 )
 def test_nonsense_is_refused_with_field_range_and_value(fields: Any, error: type[Exception], message: str) -> None:

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trio_ipv4 import ControlMessage, Datagram, Header, RawDatagram
+from trio_ipv4._values.datagram import received as handed_over
 
 PEER = ("192.0.2.1", 5353)
 ASKED = ControlMessage(
@@ -53,6 +54,18 @@ def test_a_reply_has_the_type_of_service_that_it_is_given() -> None:
     assert received().reply(b"", tos=0xB8).control == ControlMessage(src="192.0.2.2", tos=0xB8)
     with pytest.raises(ValueError, match="tos must be from 0 to 255, got 256"):
         received().reply(b"", tos=256)
+
+
+def test_the_type_of_service_of_a_reply_is_named() -> None:
+    with pytest.raises(TypeError):
+        received().reply(b"", 0xB8)  # type: ignore[misc]
+
+
+def test_what_the_kernel_handed_over_is_a_datagram_like_any() -> None:
+    made = handed_over(b"payload", PEER, ASKED)
+    assert type(made) is Datagram
+    assert (made, hash(made)) == (like := Datagram(b"payload", PEER, control=ASKED), hash(like))
+    assert handed_over(b"payload", PEER, ASKED, True) == attrs.evolve(like, truncated=True)
 
 
 def test_a_reply_needs_the_local_address() -> None:

@@ -95,11 +95,30 @@ def test_an_integer_passes_exactly_within_its_range(number: int, lowest: int, hi
             fields.to_integer(number, "ttl", lowest, highest)
 
 
-def test_an_enum_member_passes_for_its_number() -> None:
-    class Code(enum.IntEnum):
-        EXPEDITED = 46
+class Code(enum.IntEnum):
+    BELOW = 9
+    LOWEST = 10
+    HIGHEST = 46
+    ABOVE = 47
 
-    assert fields.to_integer(Code.EXPEDITED, "dscp", 0, 63) == 46
+
+def test_an_enum_member_passes_for_its_number() -> None:
+    for code in (Code.LOWEST, Code.HIGHEST):
+        assert fields.to_integer(code, "dscp", 10, 46) == code.value
+    for code in (Code.BELOW, Code.ABOVE):
+        with pytest.raises(ValueError, match=f"dscp must be from 10 to 46, got {code.value}"):
+            fields.to_integer(code, "dscp", 10, 46)
+
+
+@pytest.mark.parametrize("port", [0, 1, 0xFFFE, 0xFFFF, Code.HIGHEST])
+def test_a_port_has_16_bits(port: int) -> None:
+    assert fields.to_endpoint(("192.0.2.1", port), "peer") == ("192.0.2.1", port)
+
+
+@pytest.mark.parametrize("port", [-1, 0x10000])
+def test_a_port_of_more_than_16_bits_is_refused(port: int) -> None:
+    with pytest.raises(ValueError, match=f"the port of peer must be from 0 to 65535, got {port}"):
+        fields.to_endpoint(("192.0.2.1", port), "peer")
 
 
 @pytest.mark.parametrize("value", [True, False, 1.0, "1", None, Fraction(1), b"\1"])

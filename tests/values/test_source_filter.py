@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_ipv4._values.source_filter import FilterMode, SourceFilter
+from trio_ipv4._values.source_filter import FilterMode, SourceFilter, to_sources
 
 A, B, C, D, E, F = (str(IPv4Address("192.0.2.1") + n) for n in range(6))
 
@@ -199,3 +199,15 @@ def test_a_lone_string_is_no_collection_of_sources() -> None:
 def test_a_mode_is_a_filter_mode(mode: Any) -> None:
     with pytest.raises(TypeError, match=r"mode must be FilterMode\.INCLUDE or FilterMode\.EXCLUDE, got "):
         SourceFilter(mode, [A])
+
+
+def test_filters_are_merged_by_the_type_and_by_any_value() -> None:
+    either = [SourceFilter.include(A), SourceFilter.none()]
+    assert SourceFilter.merge(either) == SourceFilter.any().merge(either) == SourceFilter.include(A)
+
+
+def test_only_a_filter_is_a_filter() -> None:
+    assert to_sources(SourceFilter.any()) == SourceFilter.any()
+    for value in (None, A, [A], FilterMode.EXCLUDE):
+        with pytest.raises(TypeError, match="sources must be a SourceFilter, got"):
+            to_sources(value)

@@ -25,6 +25,12 @@ if TYPE_CHECKING:
     from trio_ipv4._values.interface import Interface
 
 
+_SECOND: Final = 1_000_000_000
+# The seconds of a timestamp are a signed number of 64 bits.
+_FIRST_NS: Final = -(1 << 63) * _SECOND
+_LAST_NS: Final = (1 << 63) * _SECOND - 1
+
+
 class ControlFlags(enum.IntFlag):
     """Which facts to receive with each datagram.
 
@@ -96,7 +102,7 @@ class ControlMessage:
             to_ifindex(ifindex, "ifindex"),
             to_optional_integer(tos, "tos", 0, 255),
             to_source(local, "local"),
-            to_optional_integer(timestamp_ns, "timestamp_ns", -(2**63) * 10**9, 2**63 * 10**9),
+            to_optional_integer(timestamp_ns, "timestamp_ns", _FIRST_NS, _LAST_NS),
             to_optional_integer(drops, "drops", 0, 0xFFFF_FFFF),
         )
 
@@ -189,9 +195,9 @@ def _read_timestamp(platform: Platform, content: bytes, offset: int) -> dict[str
     if len(content) != 16:
         raise ParseError(f"a timestamp must have 16 octets, got {len(content)}", offset=offset)
     seconds, nanoseconds = struct.unpack(platform.prefix + "qq", content)
-    if not 0 <= nanoseconds < 1_000_000_000:
+    if not 0 <= nanoseconds < _SECOND:
         raise ParseError(f"nanoseconds must be from 0 to 999999999, got {nanoseconds}", offset=offset)
-    return {"timestamp_ns": seconds * 1_000_000_000 + nanoseconds}
+    return {"timestamp_ns": seconds * _SECOND + nanoseconds}
 
 
 def _read_drops(platform: Platform, content: bytes, offset: int) -> dict[str, Any]:

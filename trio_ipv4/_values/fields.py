@@ -63,14 +63,15 @@ def to_unicast(value: object, name: str) -> IPv4Address:
 
 def to_integer(value: object, name: str, lowest: int, highest: int) -> int:
     """Convert an integer within a range. `True` and `False` are not integers here, nor are floats."""
-    if type(value) is int and lowest <= value <= highest:
-        return value
-    if isinstance(value, bool):
+    if type(value) is int:
+        number = value
+    elif isinstance(value, bool):
         raise TypeError(f"{name} must be an integer from {lowest} to {highest}, got {value!r}")
-    try:
-        number = operator.index(value)  # type: ignore[arg-type]  # It raises TypeError for what has no index.
-    except TypeError:
-        raise TypeError(f"{name} must be an integer from {lowest} to {highest}, got {value!r}") from None
+    else:
+        try:
+            number = operator.index(value)  # type: ignore[arg-type]  # It raises TypeError for what has no index.
+        except TypeError:
+            raise TypeError(f"{name} must be an integer from {lowest} to {highest}, got {value!r}") from None
     if not lowest <= number <= highest:
         raise ValueError(f"{name} must be from {lowest} to {highest}, got {number}")
     return number

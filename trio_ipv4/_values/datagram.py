@@ -40,9 +40,10 @@ class Datagram:
     ) -> None:
         if not isinstance(control, ControlMessage):
             raise TypeError(f"control must be a ControlMessage, got {control!r}")
-        self.__attrs_init__(  # pyright: ignore[reportAttributeAccessIssue]
-            to_octets(payload, "payload"), to_endpoint(peer, "peer"), control, to_bool(truncated, "truncated")
-        )
+        _set_payload(self, payload if type(payload) is bytes else to_octets(payload, "payload"))
+        _set_peer(self, to_endpoint(peer, "peer"))
+        _set_control(self, control)
+        _set_truncated(self, to_bool(truncated, "truncated"))
 
     def reply(self, payload: bytes, *, tos: int | None = None) -> Datagram:
         """Return the answer to a received datagram: to its sender, from the address that was asked.
@@ -62,6 +63,12 @@ class Datagram:
         pinned = to_group or ipaddress.IPv4Address(self.peer[0]).is_link_local
         control = ControlMessage(src=asked.local, ifindex=asked.ifindex if pinned else None, tos=tos)
         return Datagram(payload, self.peer, control=control)
+
+
+# Programs make one of these for each datagram that they send; a frozen class's own way to store takes twice the time.
+_set_payload, _set_peer, _set_control, _set_truncated = (
+    getattr(Datagram, name).__set__ for name in ("payload", "peer", "control", "truncated")
+)
 
 
 class _ReceivedDatagram:

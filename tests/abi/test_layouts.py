@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import struct
 from ipaddress import IPv4Address
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Literal
 
+import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -177,6 +179,121 @@ def test_only_numbers_differ_between_byte_orders(index: int, group: bytes, sourc
             assert bytes(swapped) == other
 
 
+GROUP = IPv4Address("239.1.2.3").packed
+# The two widths and the two orders, as a C compiler for such a machine lays them out; the little-endian ones are also
+# compared with the compiler of this machine.
+OCTETS = {
+    "linux": {
+        "cmsg": "1100000000000000 02000000 03000000 b8 00000000000000",
+        "ip_msfilter": "ef010203 00000000 02000000 01000000 00000000",
+        "sock_fprog": "0300 000000000000 0403020100000000",
+        "iovec": "0403020100000000 0500000000000000",
+        "mmsghdr": """
+            0100000000000000 02000000 00000000 0300000000000000 0400000000000000 0500000000000000 0600000000000000
+            07000000 00000000 08000000 00000000
+        """,
+    },
+    "linux-be": {
+        "cmsg": "0000000000000011 00000002 00000003 b8 00000000000000",
+        "ip_msfilter": "ef010203 00000000 00000002 00000001 00000000",
+        "sock_fprog": "0003 000000000000 0000000001020304",
+        "iovec": "0000000001020304 0000000000000005",
+        "mmsghdr": """
+            0000000000000001 00000002 00000000 0000000000000003 0000000000000004 0000000000000005 0000000000000006
+            00000007 00000000 00000008 00000000
+        """,
+    },
+    "linux32": {
+        "cmsg": "0d000000 02000000 03000000 b8 000000",
+        "ip_msfilter": "ef010203 00000000 02000000 01000000 00000000",
+        "sock_fprog": "0300 0000 04030201",
+        "iovec": "04030201 05000000",
+        "mmsghdr": "01000000 02000000 03000000 04000000 05000000 06000000 07000000 08000000",
+    },
+    "linux32-be": {
+        "cmsg": "0000000d 00000002 00000003 b8 000000",
+        "ip_msfilter": "ef010203 00000000 00000002 00000001 00000000",
+        "sock_fprog": "0003 0000 01020304",
+        "iovec": "01020304 00000005",
+        "mmsghdr": "00000001 00000002 00000003 00000004 00000005 00000006 00000007 00000008",
+    },
+}
+
+
+@pytest.mark.parametrize("name", OCTETS)
+def test_every_number_has_the_machines_width_and_order(name: str) -> None:
+    platform = ALL[name]
+    found = {
+        "cmsg": structs.cmsg(platform, 2, 3, b"\xb8"),
+        "ip_msfilter": structs.ip_msfilter(platform, GROUP, 2, 1),
+        "sock_fprog": structs.sock_fprog(platform, 3, 0x01020304),
+        "iovec": struct.pack(structs.iovec_format(platform), 0x01020304, 5),
+        "mmsghdr": struct.pack(structs.mmsghdr_format(platform), 1, 2, 3, 4, 5, 6, 7, 8),
+    }
+    assert found == {structure: bytes.fromhex(octets) for structure, octets in OCTETS[name].items()}
+
+
+# Without sources: index, padding up to the alignment of a pointer, sockaddr_storage, two counts.
+GROUP_FILTER_SIZES = {"linux": 144, "linux-be": 144, "linux32": 140, "linux32-be": 140, "darwin": 140}
+each_size = pytest.mark.parametrize(("name", "size"), GROUP_FILTER_SIZES.items())
+
+
+@each_size
+def test_a_source_filter_without_its_counts_is_refused(name: str, size: int) -> None:
+    assert structs.parse_group_filter(ALL[name], bytes(size)) == (0, 0, ())
+    for length in (0, size - 1):
+        with pytest.raises(ParseError) as caught:
+            structs.parse_group_filter(ALL[name], bytes(length))
+        assert str(caught.value) == f"a group_filter needs {size} octets, got {length} (at offset {length})"
+    assert structs.parse_ip_msfilter(ALL[name], bytes(16)) == (0, 0, ())
+    for length in (0, 15):
+        with pytest.raises(ParseError) as caught:
+            structs.parse_ip_msfilter(ALL[name], bytes(length))
+        assert str(caught.value) == f"an ip_msfilter needs 16 octets, got {length} (at offset {length})"
+
+
+@each_size
+def test_only_whole_sources_are_read(name: str, size: int) -> None:
+    platform = ALL[name]
+    sources = [IPv4Address(f"192.0.2.{last}").packed for last in range(9)]
+    whole = structs.group_filter(platform, 1, GROUP, 2, sources)
+    assert len(whole) == size + 9 * 128
+    short = structs.ip_msfilter(platform, GROUP, 2, 9)[:16] + b"".join(sources)
+    for count in range(10):
+        read = (2, 9, tuple(sources[:count]))
+        for more in (0, 127) if count < 9 else (0,):
+            assert structs.parse_group_filter(platform, whole[: size + 128 * count + more]) == read
+        for more in (0, 3) if count < 9 else (0,):
+            assert structs.parse_ip_msfilter(platform, short[: 16 + 4 * count + more]) == read
+    # What follows as many as the kernel says is no source.
+    assert structs.parse_group_filter(platform, whole + bytes(128)) == read
+    assert structs.parse_ip_msfilter(platform, short + bytes(4)) == read
+
+
+@pytest.mark.parametrize(
+    ("name", "size"), {"linux": 16, "linux-be": 16, "linux32": 12, "linux32-be": 12, "darwin": 12}.items()
+)
+def test_a_control_record_ends_after_its_header_and_inside_the_buffer(name: str, size: int) -> None:
+    platform = ALL[name]
+    first = structs.cmsg(platform, 0, 1, b"")
+    assert len(first) == size
+    width = platform.cmsg_length_size
+
+    def second(length: int) -> bytes:
+        """A record with room for 8 octets that says it has `length` of them, its header counted."""
+        return length.to_bytes(width, platform.byte_order) + structs.cmsg(platform, 0, 2, b"8 octets")[width:]
+
+    for length in (size, size + 3, size + 8):
+        records = list(structs.iterate_cmsgs(platform, first + second(length)))
+        assert records == [(size, 0, 1, b""), (2 * size, 0, 2, b"8 octets"[: length - size])]
+    for length in (0, size - 1, size + 9):
+        with pytest.raises(ParseError) as caught:
+            list(structs.iterate_cmsgs(platform, first + second(length)))
+        allowed = f"from {size} to {size + 8}"
+        message = f"the length of a control message must be {allowed}, got {length} (at offset {size})"
+        assert str(caught.value) == message
+
+
 def test_darwins_layouts_are_packed_and_tell_their_length() -> None:
     # bsd/netinet/in.h: #pragma pack(4); bsd/sys/_types/_sockaddr_storage.h: ss_len, ss_family.
     group, source = IPv4Address("239.1.2.3").packed, IPv4Address("192.0.2.1").packed
@@ -204,7 +321,8 @@ def test_every_control_message_that_is_sent_has_an_option(platform: Platform) ->
 
 
 @pytest.mark.parametrize(
-    ("name", "described"), [("linux", True), ("darwin", True), ("win32", False), ("freebsd14", False)]
+    ("name", "described"),
+    [("linux", True), ("darwin", True), ("aix", False), ("cygwin", False), ("freebsd14", False), ("win32", False)],
 )
 def test_a_platform_is_chosen_by_its_name(monkeypatch: pytest.MonkeyPatch, name: str, described: bool) -> None:
     monkeypatch.setattr("sys.platform", name)
@@ -212,6 +330,35 @@ def test_a_platform_is_chosen_by_its_name(monkeypatch: pytest.MonkeyPatch, name:
     assert chosen.name == name
     assert bool(chosen.options) is described
     assert chosen.has_mmsg is (name == "linux")
+
+
+@pytest.mark.parametrize("word", [4, 8])
+@pytest.mark.parametrize("byte_order", ["little", "big"])
+def test_linux_is_described_as_the_interpreter_was_built(
+    monkeypatch: pytest.MonkeyPatch, word: Literal[4, 8], byte_order: Literal["little", "big"]
+) -> None:
+    monkeypatch.setattr("sys.platform", "linux")
+    monkeypatch.setattr("sys.byteorder", byte_order)
+    monkeypatch.setattr(platform_module, "struct", SimpleNamespace(calcsize={"P": word}.__getitem__))
+    assert platform_module._this_platform() == linux(word=word, byte_order=byte_order)
+
+
+@pytest.mark.parametrize(
+    ("platform", "facts"),
+    [
+        (LINUX, ("linux", 8, "little", 8, 8, False, False, 1, 0, False, False, True)),
+        (BIG, ("linux", 8, "big", 8, 8, False, False, 1, 0, False, False, True)),
+        (NARROW, ("linux", 4, "little", 4, 4, False, False, 1, 0, False, False, True)),
+        (NARROW_BIG, ("linux", 4, "big", 4, 4, False, False, 1, 0, False, False, True)),
+        (DARWIN, ("darwin", 8, "little", 4, 4, True, True, 1, 2, True, True, False)),
+        (Platform(name="plan9"), ("plan9", 8, "little", 8, 8, False, False, 1, 0, False, False, False)),
+    ],
+    ids=[*ALL, "plan9"],
+)
+def test_a_platform_shows_its_facts_but_not_its_tables(platform: Platform, facts: tuple[object, ...]) -> None:
+    names = [field.name for field in attrs.fields(Platform) if field.name not in {"options", "control"}]
+    shown = ", ".join(f"{name}={fact!r}" for name, fact in zip(names, facts, strict=True))
+    assert repr(platform) == f"Platform({shown})"
 
 
 def test_an_unknown_platform_lacks_every_option() -> None:

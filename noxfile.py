@@ -77,6 +77,14 @@ def lint(session: nox.Session) -> None:
 
 
 @nox.session
+def mutation(session: nox.Session) -> None:
+    """Change the code a little, and see whether a test notices: a quick module, or `nox -s mutation -- all`."""
+    install(session, "mutation", "-e", ".")
+    modules = session.posargs or ("_values/source_filter.py",)
+    session.run(*private_network(), "python", "tests/mutation/run.py", *modules)
+
+
+@nox.session
 def docs(session: nox.Session) -> None:
     """Build the documentation; a warning is an error."""
     install(session, "docs", "-e", ".[cli]")

@@ -14,7 +14,7 @@ import trio.testing
 
 from support.links import ip
 from trio_ipv4 import Datagram, Header, PacketConn, RawConn, RawDatagram, open_ip, open_raw, open_udp
-from trio_ipv4._abi import platform
+from trio_ipv4._abi import this
 from trio_ipv4.testing import igmp_groups
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ GROUP = "239.1.2.3"
 @pytest.fixture(params=["mmsg", "one by one"], autouse=True)
 def calls(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     if request.param == "one by one":
-        monkeypatch.setattr(platform, "_THIS", attrs.evolve(platform.this_platform(), has_mmsg=False))
+        monkeypatch.setattr(this, "_THIS", attrs.evolve(this.this_platform(), has_mmsg=False))
     return str(request.param)
 
 

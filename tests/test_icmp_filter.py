@@ -20,7 +20,7 @@ from trio_ipv4 import (
     open_raw,
     open_udp,
 )
-from trio_ipv4._abi import platform
+from trio_ipv4._abi import this
 from trio_ipv4._abi.darwin import DARWIN
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ async def test_what_is_no_filter_is_refused(value: Any) -> None:
 async def test_a_platform_without_the_filter_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     async with open_ip(ICMP) as conn:
         with monkeypatch.context() as patch:
-            patch.setattr(platform, "_THIS", DARWIN)
+            patch.setattr(this, "_THIS", DARWIN)
             with pytest.raises(UnsupportedError, match="ICMP_FILTER is not available on darwin"):
                 conn.icmp_filter  # noqa: B018
             with pytest.raises(UnsupportedError, match="ICMP_FILTER is not available on darwin"):

@@ -25,7 +25,7 @@ from trio_ipv4 import (
     open_ip,
     open_udp,
 )
-from trio_ipv4._abi import platform
+from trio_ipv4._abi import this
 from trio_ipv4.testing import private_network
 
 if TYPE_CHECKING:
@@ -179,9 +179,9 @@ async def test_an_empty_payload_is_one_empty_datagram() -> None:
 
 
 async def test_without_the_option_the_same_datagrams_go_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    this = platform.this_platform()
-    lesser = {name: option for name, option in this.options.items() if name not in {"UDP_SEGMENT", "UDP_GRO"}}
-    monkeypatch.setattr(platform, "_THIS", attrs.evolve(this, options=lesser))
+    here = this.this_platform()
+    lesser = {name: option for name, option in here.options.items() if name not in {"UDP_SEGMENT", "UDP_GRO"}}
+    monkeypatch.setattr(this, "_THIS", attrs.evolve(here, options=lesser))
     async with open_udp() as receiver, open_udp() as sender:
         await sender.send_segmented(b"x" * 250, 100, to(receiver))
         assert [len(each.payload) for each in await drain(receiver, 3)] == [100, 100, 50]

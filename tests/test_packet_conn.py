@@ -28,7 +28,7 @@ from trio_ipv4 import (
     open_raw,
     open_udp,
 )
-from trio_ipv4._abi import platform
+from trio_ipv4._abi import this
 from trio_ipv4.testing import open_lab
 
 if TYPE_CHECKING:
@@ -298,7 +298,7 @@ async def test_what_is_no_request_is_not_sent() -> None:
 @pytest.mark.parametrize("calls", ["mmsg", "one by one"])
 async def test_every_set_of_flags_brings_its_facts(calls: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if calls == "one by one":
-        monkeypatch.setattr(platform, "_THIS", attrs.evolve(platform.this_platform(), has_mmsg=False))
+        monkeypatch.setattr(this, "_THIS", attrs.evolve(this.this_platform(), has_mmsg=False))
     async with open_udp("127.0.0.1", 5000) as receiver, open_udp("127.0.0.1") as sender:
         sender.ttl, sender.tos = 9, 0xB9
         for flags in ALL_FLAGS:
@@ -378,11 +378,11 @@ async def test_lost_datagrams_are_counted() -> None:
 async def test_a_refusal_half_way_changes_no_flag(monkeypatch: pytest.MonkeyPatch) -> None:
     async with open_udp(control_flags=ControlFlags.TTL | ControlFlags.DROPS) as conn:
         before = {switch: conn.socket.getsockopt(*switch) for switch in SWITCHES}
-        here = platform.this_platform()
+        here = this.this_platform()
         known = dict(here.options)
         known["SO_TIMESTAMPNS"] = attrs.evolve(known["SO_TIMESTAMPNS"], name=9999)
         with monkeypatch.context() as patch:
-            patch.setattr(platform, "_THIS", attrs.evolve(here, options=known))
+            patch.setattr(this, "_THIS", attrs.evolve(here, options=known))
             with pytest.raises(OSError, match="SO_TIMESTAMPNS") as caught:
                 conn.control_flags = ControlFlags(127) ^ ControlFlags.DROPS
             assert caught.value.errno == errno.ENOPROTOOPT
@@ -391,9 +391,9 @@ async def test_a_refusal_half_way_changes_no_flag(monkeypatch: pytest.MonkeyPatc
 
 
 async def test_a_fact_that_the_platform_lacks_is_refused_and_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    here = platform.this_platform()
+    here = this.this_platform()
     fewer = {name: option for name, option in here.options.items() if name not in ("SO_RXQ_OVFL", "IP_MULTICAST_ALL")}
-    monkeypatch.setattr(platform, "_THIS", attrs.evolve(here, options=fewer))
+    monkeypatch.setattr(this, "_THIS", attrs.evolve(here, options=fewer))
     async with open_udp() as conn:
         assert conn.socket.getsockopt(0, 49) == 1
         with pytest.raises(UnsupportedError) as caught:

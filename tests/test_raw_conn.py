@@ -27,7 +27,7 @@ from trio_ipv4 import (
     open_ip,
     open_raw,
 )
-from trio_ipv4._abi import platform
+from trio_ipv4._abi import this
 from trio_ipv4.testing import igmp_groups, open_lab, source_filters
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ RECORD_ROUTE = bytes([7, 39, 4]) + bytes(36) + b"\0"  # RFC 791: Record Route wi
 @pytest.fixture(params=["mmsg", "one by one"], autouse=True)
 def calls(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     if request.param == "one by one":
-        monkeypatch.setattr(platform, "_THIS", attrs.evolve(platform.this_platform(), has_mmsg=False))
+        monkeypatch.setattr(this, "_THIS", attrs.evolve(this.this_platform(), has_mmsg=False))
     return str(request.param)
 
 

@@ -23,7 +23,7 @@ from trio_ipv4 import (
     PartialSendError,
     open_udp,
 )
-from trio_ipv4._abi import platform
+from trio_ipv4._abi import this
 from trio_ipv4._kernel import batch
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ LONGEST = 65507  # RFC 791, RFC 768: 65,535 octets less 20 and 8.
 def calls(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Which system calls are used."""
     if request.param == "one by one":
-        monkeypatch.setattr(platform, "_THIS", attrs.evolve(platform.this_platform(), has_mmsg=False))
+        monkeypatch.setattr(this, "_THIS", attrs.evolve(this.this_platform(), has_mmsg=False))
     return str(request.param)
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, Generic, TypeVar
 import trio
 
 from trio_ipv4._abi import structs
-from trio_ipv4._abi.platform import this_platform
+from trio_ipv4._abi.this import this_platform
 from trio_ipv4._errors import ParseError, PartialSendError
 from trio_ipv4._kernel import batch
 from trio_ipv4._kernel.errors import explain

@@ -6,7 +6,7 @@ import itertools
 from typing import TYPE_CHECKING, final
 
 from trio_ipv4._abi import structs
-from trio_ipv4._abi.platform import this_platform
+from trio_ipv4._abi.this import this_platform
 from trio_ipv4._datagram_conn import DatagramConn, control_lost, header_length
 from trio_ipv4._errors import ParseError
 from trio_ipv4._kernel import batch, options, sockets

@@ -14,7 +14,7 @@ import pytest
 
 from trio_ipv4._abi import structs
 from trio_ipv4._abi.linux import linux
-from trio_ipv4._abi.platform import this_platform
+from trio_ipv4._abi.this import this_platform
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,11 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trio_ipv4 import ControlMessage, ParseError, UnsupportedError
-from trio_ipv4._abi import platform as platform_module
 from trio_ipv4._abi import structs
+from trio_ipv4._abi import this as this_module
 from trio_ipv4._abi.darwin import DARWIN
 from trio_ipv4._abi.linux import LINUX, linux
-from trio_ipv4._abi.platform import Layout, Platform, this_platform
+from trio_ipv4._abi.platform import Layout, Platform
+from trio_ipv4._abi.this import this_platform
 from trio_ipv4._values.control import marshal_control, parse_control
 
 if TYPE_CHECKING:
@@ -326,7 +327,7 @@ def test_every_control_message_that_is_sent_has_an_option(platform: Platform) ->
 )
 def test_a_platform_is_chosen_by_its_name(monkeypatch: pytest.MonkeyPatch, name: str, described: bool) -> None:
     monkeypatch.setattr("sys.platform", name)
-    chosen = platform_module._this_platform()
+    chosen = this_module._this_platform()
     assert chosen.name == name
     assert bool(chosen.options) is described
     assert chosen.has_mmsg is (name == "linux")
@@ -339,8 +340,8 @@ def test_linux_is_described_as_the_interpreter_was_built(
 ) -> None:
     monkeypatch.setattr("sys.platform", "linux")
     monkeypatch.setattr("sys.byteorder", byte_order)
-    monkeypatch.setattr(platform_module, "struct", SimpleNamespace(calcsize={"P": word}.__getitem__))
-    assert platform_module._this_platform() == linux(word=word, byte_order=byte_order)
+    monkeypatch.setattr(this_module, "struct", SimpleNamespace(calcsize={"P": word}.__getitem__))
+    assert this_module._this_platform() == linux(word=word, byte_order=byte_order)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import attrs
 import pytest
 
-from trio_ipv4._abi import platform, structs
+from trio_ipv4._abi import structs, this
 from trio_ipv4._kernel import batch
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @pytest.fixture(params=["mmsg", "one by one"], autouse=True)
 def calls(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     if request.param == "one by one":
-        monkeypatch.setattr(platform, "_THIS", attrs.evolve(platform.this_platform(), has_mmsg=False))
+        monkeypatch.setattr(this, "_THIS", attrs.evolve(this.this_platform(), has_mmsg=False))
     return str(request.param)
 
 
@@ -37,7 +37,7 @@ def udp() -> Iterator[socket.socket]:
 
 
 def name() -> bytes:
-    return structs.sockaddr_in(platform.this_platform(), socket.inet_aton("127.0.0.1"), 5000)
+    return structs.sockaddr_in(this.this_platform(), socket.inet_aton("127.0.0.1"), 5000)
 
 
 def send(a_socket: socket.socket, payloads: list[bytes]) -> tuple[int, OSError | None]:

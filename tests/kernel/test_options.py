@@ -8,7 +8,7 @@ import attrs
 import pytest
 
 from trio_ipv4 import UnsupportedError
-from trio_ipv4._abi import platform
+from trio_ipv4._abi import this
 from trio_ipv4._abi.platform import Layout, Option
 from trio_ipv4._kernel import options
 
@@ -24,8 +24,8 @@ def udp() -> Iterator[socket.socket]:
 
 def add(monkeypatch: pytest.MonkeyPatch, **added: Option) -> None:
     """Describe this platform with other options."""
-    here = platform.this_platform()
-    monkeypatch.setattr(platform, "_THIS", attrs.evolve(here, options={**here.options, **added}))
+    here = this.this_platform()
+    monkeypatch.setattr(this, "_THIS", attrs.evolve(here, options={**here.options, **added}))
 
 
 def test_an_option_of_one_octet_is_set_and_got(udp: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,7 +61,7 @@ def test_an_option_without_privilege_is_a_permission_error(udp: socket.socket, m
 
 def test_an_option_that_the_platform_lacks(udp: socket.socket) -> None:
     assert not options.has_option("IPV6_V6ONLY")
-    with pytest.raises(UnsupportedError, match=f"IPV6_V6ONLY is not available on {platform.this_platform().name}"):
+    with pytest.raises(UnsupportedError, match=f"IPV6_V6ONLY is not available on {this.this_platform().name}"):
         options.get_integer(udp, "IPV6_V6ONLY")
 
 

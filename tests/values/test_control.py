@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from trio_ipv4 import ControlFlags, ControlMessage, Interface, InterfaceFlags, ParseError
 from trio_ipv4._abi.linux import LINUX
-from trio_ipv4._abi.platform import this_platform
+from trio_ipv4._abi.this import this_platform
 from trio_ipv4._values.control import marshal_control, parse_control
 
 EN0 = Interface(7, "en0", 1500, InterfaceFlags.UP)

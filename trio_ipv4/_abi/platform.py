@@ -7,9 +7,7 @@ codecs lets the tests round-trip Darwin's layouts, and big-endian ones, on any m
 from __future__ import annotations
 
 import enum
-import struct
-import sys
-from typing import TYPE_CHECKING, Final, Literal, final
+from typing import TYPE_CHECKING, Literal, final
 
 import attrs
 
@@ -89,23 +87,3 @@ class Platform:
     def prefix(self) -> str:
         """The byte order as `struct` spells it, with standard sizes and no padding."""
         return "<" if self.byte_order == "little" else ">"
-
-
-def this_platform() -> Platform:
-    """Return the platform that this interpreter runs on. This is the only reader of `sys.platform`."""
-    return _THIS
-
-
-def _this_platform() -> Platform:
-    from trio_ipv4._abi.darwin import darwin  # noqa: PLC0415  # The tables import this module's types.
-    from trio_ipv4._abi.linux import linux  # noqa: PLC0415
-
-    name: str = sys.platform  # A type checker would take a comparison with sys.platform itself as known.
-    if name == "linux":
-        return linux(word=8 if struct.calcsize("P") == 8 else 4, byte_order=sys.byteorder)
-    if name == "darwin":
-        return darwin()
-    return Platform(name=name, byte_order=sys.byteorder)
-
-
-_THIS: Final = _this_platform()

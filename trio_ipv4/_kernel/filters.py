@@ -6,7 +6,7 @@ import ctypes
 from typing import TYPE_CHECKING
 
 from trio_ipv4._abi import structs
-from trio_ipv4._abi.platform import this_platform
+from trio_ipv4._abi.this import this_platform
 from trio_ipv4._kernel import options
 from trio_ipv4._kernel.errors import explain
 from trio_ipv4._values.bpf import marshal_program

@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING, Final
 
 from trio_ipv4._abi import structs
-from trio_ipv4._abi.platform import this_platform
+from trio_ipv4._abi.this import this_platform
 from trio_ipv4._kernel import interfaces, libc, namespaces, options
 from trio_ipv4._kernel.errors import explain
 from trio_ipv4._values.source_filter import EXCLUDE_NEVER, FilterMode, SourceFilter

@@ -10,7 +10,7 @@ import socket as stdlib_socket
 import struct
 from typing import TYPE_CHECKING, Final
 
-from trio_ipv4._abi.platform import this_platform
+from trio_ipv4._abi.this import this_platform
 from trio_ipv4._errors import UnsupportedError
 from trio_ipv4._kernel import namespaces
 from trio_ipv4._kernel.errors import explain, refusal

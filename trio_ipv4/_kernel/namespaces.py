@@ -6,7 +6,7 @@ import contextlib
 import socket as stdlib_socket
 from typing import TYPE_CHECKING
 
-from trio_ipv4._abi.platform import this_platform
+from trio_ipv4._abi.this import this_platform
 
 if TYPE_CHECKING:
     from trio_ipv4._kernel.socket_like import SocketLike

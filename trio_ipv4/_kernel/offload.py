@@ -8,7 +8,7 @@ import struct
 from typing import TYPE_CHECKING, Final
 
 from trio_ipv4._abi import structs
-from trio_ipv4._abi.platform import this_platform
+from trio_ipv4._abi.this import this_platform
 from trio_ipv4._kernel import options
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import socket as stdlib_socket
 from typing import TYPE_CHECKING
 
 from trio_ipv4._abi import structs
-from trio_ipv4._abi.platform import this_platform
+from trio_ipv4._abi.this import this_platform
 from trio_ipv4._errors import UnsupportedError
 
 if TYPE_CHECKING:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from trio_ipv4._abi import structs
-from trio_ipv4._abi.platform import Layout, this_platform
+from trio_ipv4._abi.platform import Layout
+from trio_ipv4._abi.this import this_platform
 from trio_ipv4._kernel.errors import explain
 
 if TYPE_CHECKING:

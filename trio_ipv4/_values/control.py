@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, final
 import attrs
 
 from trio_ipv4._abi import structs
-from trio_ipv4._abi.platform import this_platform
+from trio_ipv4._abi.this import this_platform
 from trio_ipv4._errors import ParseError, UnsupportedError
 from trio_ipv4._values.fields import to_octets, to_optional_integer, to_source
 from trio_ipv4._values.interface import to_ifindex

@@ -1,0 +1,28 @@
+"""The platform that this interpreter runs on. This is the only reader of `sys.platform`."""
+
+from __future__ import annotations
+
+import struct
+import sys
+from typing import Final
+
+from trio_ipv4._abi.darwin import darwin
+from trio_ipv4._abi.linux import linux
+from trio_ipv4._abi.platform import Platform
+
+
+def this_platform() -> Platform:
+    """Return the platform that this interpreter runs on."""
+    return _THIS
+
+
+def _this_platform() -> Platform:
+    name: str = sys.platform  # A type checker would take a comparison with sys.platform itself as known.
+    if name == "linux":
+        return linux(word=8 if struct.calcsize("P") == 8 else 4, byte_order=sys.byteorder)
+    if name == "darwin":
+        return darwin()
+    return Platform(name=name, byte_order=sys.byteorder)
+
+
+_THIS: Final = _this_platform()

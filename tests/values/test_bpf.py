@@ -72,6 +72,9 @@ def kernel_accepts(program: list[RawInstruction]) -> bool:
 @example([RawInstruction(0x05, 0, 0, 0), RETURN])
 @example([RawInstruction(0x05, 9, 9, 0), RETURN])
 @example([RawInstruction(0x15, 0, 0, 7), RETURN])
+@example([RawInstruction(0x00, 255, 255, 0), RETURN])
+@example([RawInstruction(0x07, 255, 255, 0), RETURN])
+@example([RawInstruction(0x06, 255, 255, 0)])
 @example([LOAD] * 4095 + [RETURN])
 def test_what_the_kernel_accepts_is_never_refused(program: list[RawInstruction]) -> None:
     if kernel_accepts(program):
@@ -116,12 +119,37 @@ def test_what_is_refused_here_the_kernel_refuses_too(program: list[RawInstructio
             "instruction 0 jumps past the end: jf must be from 0 to 1, got 255",
         ),
         ([RETURN, RawInstruction(0x15, 0, 0, 8)], "instruction 1, the last, must be a return, got RawInstruction("),
+        ([RETURN] * 4 + [LOAD], "instruction 4, the last, must be a return, got RawInstruction("),
+        (
+            [LOAD, RawInstruction(0x05, 0, 0, 3), *[RETURN] * 3],
+            "instruction 1 jumps past the end: k must be from 0 to 2, got 3",
+        ),
     ],
 )
 def test_a_program_says_which_instruction_is_wrong(program: list[RawInstruction], message: str) -> None:
     with pytest.raises(ValueError, match="instruction") as caught:
         to_program(program)
     assert str(caught.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    "jump",
+    [
+        RawInstruction(0x05, 0, 0, 254),  # BPF_JMP | BPF_JA
+        RawInstruction(0x15, 254, 0, 0),  # BPF_JMP | BPF_JEQ | BPF_K
+        RawInstruction(0x1D, 0, 254, 0),  # BPF_JMP | BPF_JEQ | BPF_X
+    ],
+)
+def test_a_jump_may_lead_to_the_last_instruction(jump: RawInstruction) -> None:
+    assert to_program([jump, *[LOAD] * 254, RETURN])[0] == jump
+    with pytest.raises(ValueError, match=r"must be from 0 to 253, got 254"):
+        to_program([jump, *[LOAD] * 253, RETURN])
+
+
+@pytest.mark.parametrize("op", [0x00, 0x01, 0x02, 0x03, 0x04, 0x07])  # BPF_LD to BPF_ALU, and BPF_MISC
+def test_only_jumps_are_held_to_the_programs_end(op: int) -> None:
+    program = (RawInstruction(op, 255, 255, 0xFFFF_FFFF), RETURN)
+    assert to_program(program) == program
 
 
 @pytest.mark.parametrize("value", [(6, 0, 0, 0), 6, None, b"\6\0\0\0\0\0\0\0"])
@@ -237,6 +265,15 @@ def test_any_text_is_a_program_or_a_parse_error(text: str) -> None:
     else:
         offset = len(program)
     assert 0 <= offset <= len(text)
+
+
+@pytest.mark.parametrize("count", [300, 4096])
+def test_a_program_has_as_many_instructions_as_announced(count: int) -> None:
+    assert parse_bpf(f"{count}\n" + "0 0 0 0\n" * count) == (LOAD,) * count
+    with pytest.raises(ParseError, match=f"^{count} instructions were announced, got {count - 1} "):
+        parse_bpf(f"{count}\n" + "0 0 0 0\n" * (count - 1))
+    with pytest.raises(ParseError, match=f"^{count} instructions were announced, there are more "):
+        parse_bpf(f"{count}\n" + "0 0 0 0\n" * (count + 1))
 
 
 @pytest.mark.parametrize("text", [TCPDUMP.encode(), None, 1])

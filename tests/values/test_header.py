@@ -186,13 +186,72 @@ def test_a_header_names_field_range_and_value(fields: Any, error: type[Exception
     assert str(caught.value).startswith(message)
 
 
+@pytest.mark.parametrize(
+    ("name", "highest"),
+    [  # RFC 791 section 3.1: the widths in bits
+        ("tos", 2**8 - 1),
+        ("total_len", 2**16 - 1),
+        ("id", 2**16 - 1),
+        ("flags", 2**3 - 1),
+        ("fragment_offset", 2**13 - 1),
+        ("ttl", 2**8 - 1),
+        ("protocol", 2**8 - 1),
+        ("checksum", 2**16 - 1),
+    ],
+)
+def test_a_field_holds_what_its_bits_can_say_and_is_zero_by_default(name: str, highest: int) -> None:
+    assert getattr(make(), name) == getattr(make(**{name: 0}), name) == 0
+    assert getattr(Header.parse(make(**{name: highest}).marshal()), name) == highest
+    for value in (-1, highest + 1):
+        with pytest.raises(ValueError, match=f"^{name} must be from 0 to {highest}, got {value}$"):
+            make(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("version", "message"),
+    [
+        (-1, "version must be from 0 to 15, got -1"),
+        (0, "version must be 4, got 0"),
+        (3, "version must be 4, got 3"),
+        (5, "version must be 4, got 5"),
+        (15, "version must be 4, got 15"),
+        (16, "version must be from 0 to 15, got 16"),
+    ],
+)
+def test_the_version_is_four(version: int, message: str) -> None:
+    assert make().version == make(version=4).version == 4
+    with pytest.raises(ValueError, match="version") as caught:
+        make(version=version)
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("header_len", [19, 61])
+def test_a_header_has_from_20_to_60_octets(header_len: int) -> None:
+    with pytest.raises(ValueError, match=f"^header_len must be from 20 to 60, got {header_len}$"):
+        make(header_len=header_len)
+    assert make(header_len=20).header_len == 20
+    assert make(header_len=60, options=bytes(40)).header_len == 60
+
+
 def test_every_argument_is_named() -> None:
     with pytest.raises(TypeError):
         Header("192.0.2.1", "192.0.2.2")  # type: ignore[call-arg]
 
 
+def test_what_the_length_excludes_is_named() -> None:
+    with pytest.raises(TypeError):
+        from_kernel_order(WIRE, "little", True)  # type: ignore[call-arg]
+
+
 def test_unspecified_addresses_are_legitimate() -> None:
     assert make(src="0.0.0.0", dst="255.255.255.255").src == IPv4Address("0.0.0.0")
+
+
+def test_a_receiver_makes_each_address_once() -> None:
+    # The same few come again and again, and making one costs more than a look-up.
+    first, second = Header.parse(WIRE), Header.parse(WIRE)
+    assert first.src is second.src
+    assert first.dst is second.dst
 
 
 def test_addresses_are_stored_plain() -> None:
@@ -320,9 +379,18 @@ def test_any_packet_in_a_kernels_order_is_turned_or_a_parse_error(
 
 
 def test_a_length_past_the_field_is_a_parse_error() -> None:
+    longest = from_kernel_order(make(total_len=65515).marshal(), "big", length_excludes_header=True)
+    assert Header.parse(longest).total_len == 65535
     packet = make(total_len=65516).marshal()
-    with pytest.raises(ParseError, match="total length must be from 0 to 65535, got 65536"):
+    with pytest.raises(ParseError, match="total length must be from 0 to 65535, got 65536 with the header") as caught:
         from_kernel_order(packet, "big", length_excludes_header=True)
+    assert caught.value.offset == 2
+
+
+def test_a_header_of_the_longest_options_is_completed_by_all_its_octets() -> None:
+    packet = make(total_len=8, options=bytes(40)).marshal() + bytes(8)
+    wire = from_kernel_order(packet, "big", length_excludes_header=True)
+    assert Header.parse(wire).total_len == 68
 
 
 def test_a_packet_too_short_for_a_header_is_left_to_the_parser() -> None:

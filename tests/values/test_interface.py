@@ -19,6 +19,13 @@ from trio_ipv4._values.interface import (
 UP = InterfaceFlags.UP | InterfaceFlags.MULTICAST
 HOME = IPv4Interface("192.0.2.1/24")
 
+NAMES_BY_BIT = [
+    *("UP", "BROADCAST", "DEBUG", "LOOPBACK", "POINTOPOINT", "NOTRAILERS", "RUNNING", "NOARP"),
+    *("PROMISC", "ALLMULTI", "MASTER", "SLAVE", "MULTICAST", "PORTSEL", "AUTOMEDIA", "DYNAMIC"),
+    *("LOWER_UP", "DORMANT", "ECHO"),
+]
+"""IFF_* from 1<<0 on: enum net_device_flags, linux/if.h."""
+
 
 def make(**fields: Any) -> Interface:
     return Interface(**{"index": 2, "name": "eth0", "mtu": 1500, "flags": UP, "addresses": (HOME,), **fields})
@@ -56,6 +63,10 @@ def test_a_change_of_one_field_validates_again() -> None:
     assert attrs.evolve(make(), mtu=9000) == make(mtu=9000)
     with pytest.raises(ValueError, match="mtu must be from 0 to 4294967295, got -1"):
         attrs.evolve(make(), mtu=-1)
+
+
+def test_flags_have_the_kernels_numbers() -> None:
+    assert dict(InterfaceFlags.__members__) == {name: 1 << bit for bit, name in enumerate(NAMES_BY_BIT)}
 
 
 def test_flags_without_a_name_are_kept() -> None:
@@ -125,3 +136,18 @@ def test_changes_are_values() -> None:
     assert pickle.loads(pickle.dumps(change)) == change
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
         del change.kind
+
+
+@pytest.mark.parametrize(
+    ("kind", "interface", "message"),
+    [
+        ("added", make(), "kind must be an InterfaceChangeKind, got 'added'"),
+        (None, make(), "kind must be an InterfaceChangeKind, got None"),
+        (InterfaceChangeKind.ADDED, 2, "interface must be an Interface, got 2"),
+        (InterfaceChangeKind.REMOVED, None, "interface must be an Interface, got None"),
+    ],
+)
+def test_a_change_names_the_field_at_fault(kind: Any, interface: Any, message: str) -> None:
+    with pytest.raises(TypeError) as caught:
+        InterfaceChange(kind, interface)
+    assert str(caught.value) == message

@@ -108,9 +108,23 @@ def test_primary_addresses_come_first() -> None:
 
 
 def test_addresses_of_a_narrower_scope_come_first() -> None:
-    table = InterfaceTable([link(), address("10.0.0.1/24"), address("127.0.0.2/8", scope=HOST)])
-    table.apply(address("169.254.0.1/16", scope=LINK))
+    table = InterfaceTable([link(), address("10.0.0.1/24"), address("169.254.0.1/16", scope=LINK)])
+    table.apply(address("127.0.0.2/8", scope=HOST))
     assert addresses(table) == ["127.0.0.2/8", "169.254.0.1/16", "10.0.0.1/24"]
+
+
+def test_secondary_addresses_stay_in_the_order_of_their_coming_whatever_their_scope() -> None:
+    table = InterfaceTable([link(), address("10.0.0.1/24"), address("10.0.0.2/24", secondary=True)])
+    table.apply(address("10.0.0.3/24", scope=HOST, secondary=True))
+    assert addresses(table) == ["10.0.0.1/24", "10.0.0.2/24", "10.0.0.3/24"]
+
+
+@pytest.mark.parametrize("secondary", [False, True])
+def test_an_address_that_is_told_of_again_keeps_its_place(secondary: bool) -> None:
+    first = address("10.0.0.2/24", secondary=secondary)
+    table = InterfaceTable([link(), first, address("10.0.0.3/24", secondary=secondary)])
+    assert table.apply(first) is None  # As for a new lifetime, of which an interface does not tell.
+    assert addresses(table) == ["10.0.0.2/24", "10.0.0.3/24"]
 
 
 def test_a_promoted_address_takes_its_place_among_the_primary_ones() -> None:
@@ -118,6 +132,13 @@ def test_a_promoted_address_takes_its_place_among_the_primary_ones() -> None:
     table = InterfaceTable([link(), first, address("10.1.0.1/24"), address("10.0.0.2/24", secondary=True), second])
     apply(table, removed(first), address("10.0.0.3/24"))
     assert addresses(table) == ["10.1.0.1/24", "10.0.0.3/24", "10.0.0.2/24"]
+
+
+def test_a_promoted_address_goes_behind_primary_ones_that_came_after_it() -> None:
+    first = address("10.0.0.1/24")
+    table = InterfaceTable([link(), first, address("10.0.0.2/24", secondary=True), address("10.1.0.1/24")])
+    apply(table, removed(first), address("10.0.0.2/24"))
+    assert addresses(table) == ["10.1.0.1/24", "10.0.0.2/24"]
 
 
 def test_one_address_with_two_peers_is_listed_until_both_are_gone() -> None:

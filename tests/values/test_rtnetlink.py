@@ -74,7 +74,7 @@ class Writer:
             "BBBBI",
             more.pop("family", 2),
             more.pop("prefix_len", 24),
-            more.pop("secondary", 0),
+            more.pop("ifa_flags", 0),
             253,
             more.pop("index", 2),
         )
@@ -109,10 +109,30 @@ def test_without_a_local_address_the_other_one_is_it() -> None:
     assert message == NewAddress(0, 2, IPv4Interface("10.0.0.2/24"), IPv4Address("10.0.0.2"), 253, False)
 
 
-def test_secondary_addresses_are_marked() -> None:
-    (message,) = parse_messages(W.address(secondary=0x81))
+@pytest.mark.parametrize(
+    ("flags", "is_secondary"),
+    [(0, False), (0x01, True), (0x80, False), (0x81, True), (0xFE, False), (0xFF, True)],  # 0x80 is IFA_F_PERMANENT.
+)
+def test_secondary_addresses_are_marked(flags: int, is_secondary: bool) -> None:
+    (message,) = parse_messages(W.address(ifa_flags=flags))
     assert isinstance(message, NewAddress)
-    assert message.is_secondary
+    assert message.is_secondary is is_secondary
+
+
+def test_the_least_and_the_greatest_numbers_are_read() -> None:
+    assert parse_messages(W.link(index=1, mtu=0) + W.link(17, index=2**31 - 1)) == (
+        NewLink(0, 1, "eth0", 0, UP),
+        RemovedLink(0, 2**31 - 1),
+    )
+    (message,) = parse_messages(W.link(index=2**31 - 1, mtu=2**32 - 1, sequence=2**32 - 1))
+    assert message == NewLink(2**32 - 1, 2**31 - 1, "eth0", 2**32 - 1, UP)
+    every = W.address(index=1, local="0.0.0.0", prefix_len=0)
+    one = W.address(index=2**31 - 1, local="255.255.255.255", prefix_len=32)
+    low, high = IPv4Interface("0.0.0.0/0"), IPv4Interface("255.255.255.255/32")
+    assert parse_messages(every + one) == (
+        NewAddress(0, 1, low, low.ip, 253, False),
+        NewAddress(0, 2**31 - 1, high, high.ip, 253, False),
+    )
 
 
 def test_a_bridges_word_on_its_ports_is_not_about_links() -> None:
@@ -123,6 +143,7 @@ def test_a_bridges_word_on_its_ports_is_not_about_links() -> None:
     "data",
     [
         W.address(family=10),
+        W.address(family=1),
         W.address(local=None),
         W.link(name=None),
         W.link(mtu=None),
@@ -131,7 +152,7 @@ def test_a_bridges_word_on_its_ports_is_not_about_links() -> None:
         W.message(2, bytes(20)),
         b"",
     ],
-    ids=["IPv6", "no address", "no name", "no MTU", "route", "NOOP", "acknowledgement", "nothing"],
+    ids=["IPv6", "AF_UNIX", "no address", "no name", "no MTU", "route", "NOOP", "acknowledgement", "nothing"],
 )
 def test_what_an_interface_does_not_hold_is_passed_over(data: bytes) -> None:
     assert parse_messages(data) == ()
@@ -149,9 +170,16 @@ def test_the_end_of_a_dump_is_told_and_its_failure() -> None:
     assert parse_messages(W.message(4, sequence=9)) == (Overrun(9),)
 
 
+def test_only_a_negative_number_is_a_failure() -> None:
+    assert parse_messages(W.message(3, W.pack("i", 1), sequence=7)) == (Done(7),)
+    assert parse_messages(W.message(2, W.pack("i", 1) + bytes(16), sequence=8)) == ()
+
+
 def test_an_interrupted_dump_is_told_before_the_message_that_says_so() -> None:
     assert parse_messages(W.message(3, W.pack("i", 0), flags=0x12, sequence=7)) == (Interrupted(7), Done(7))
     assert parse_messages(W.link(flags=0x10)) == (Interrupted(0), NewLink(0, 2, "eth0", 1500, UP))
+    assert parse_messages(W.message(1, flags=0x10, sequence=7)) == (Interrupted(7),)
+    assert parse_messages(W.message(3, W.pack("i", 0), flags=0xFFFF - 0x10, sequence=7)) == (Done(7),)
 
 
 def test_names_are_any_octets_up_to_a_zero() -> None:
@@ -167,6 +195,17 @@ def test_the_last_of_equal_attributes_counts() -> None:
     (message,) = parse_messages(W.link(extra=W.attribute(4, W.pack("I", 9000))))
     assert isinstance(message, NewLink)
     assert message.mtu == 9000
+
+
+@pytest.mark.parametrize("flags", [0x8000, 0x4000, 0xC000])
+def test_the_flags_of_an_attribute_are_no_part_of_its_type(flags: int) -> None:
+    data = W.link(name=None, extra=W.attribute(flags | 3, b"eth1\0"))
+    assert parse_messages(data) == (NewLink(0, 2, "eth1", 1500, UP),)
+
+
+def test_padding_may_lack_behind_the_last_attribute() -> None:
+    body = W.link(name=None)[16:] + W.attribute(3, b"eth1\0")[:-3]
+    assert parse_messages(W.message(16, body)) == (NewLink(0, 2, "eth1", 1500, UP),)
 
 
 def test_padding_may_lack_behind_the_last_message() -> None:
@@ -201,23 +240,34 @@ def test_parsing_takes_linear_time() -> None:
             "the length of an attribute must be from 4 to 4, got 3",
         ),
         (
+            W.message(17, W.link()[16:32] + W.attribute(1, bytes(6)) + W.pack("HH", 65, 3) + bytes(60)),
+            44,
+            "the length of an attribute must be from 4 to 64, got 65",
+        ),
+        (
             W.message(17, W.link()[16:32] + W.pack("HH", 9, 3) + bytes(4)),
             32,
             "the length of an attribute must be from 4 to 8, got 9",
         ),
-        (W.message(17, W.link()[16:32] + b"\4\0"), 32, "the length of an attribute must be from 4 to 2, got 0"),
+        (W.message(17, W.link()[16:32] + b"\4"), 32, "an attribute has at least 4 octets, got 1"),
+        (W.message(17, W.link()[16:32] + W.pack("HH", 4, 3)[:3]), 32, "an attribute has at least 4 octets, got 3"),
         (
             W.link(mtu=None, extra=W.attribute(4, b"\0\0")),
             len(W.link(mtu=None)) + 4,
             "an attribute of 32 bits must have 4 octets, got 2",
         ),
+        (
+            W.link(mtu=None, extra=W.attribute(4, bytes(5))),
+            len(W.link(mtu=None)) + 4,
+            "an attribute of 32 bits must have 4 octets, got 5",
+        ),
     ],
 )
 def test_a_parse_error_says_where_and_what(data: bytes, offset: int, message: str) -> None:
-    with pytest.raises(ParseError) as caught:
-        parse_messages(data)
-    assert caught.value.message == message
-    assert caught.value.offset == offset
+    for before in (b"", W.link(), W.link(17) + W.address()):
+        with pytest.raises(ParseError) as caught:
+            parse_messages(before + data)
+        assert (caught.value.message, caught.value.offset) == (message, len(before) + offset)
 
 
 NOISE = st.binary(max_size=120)

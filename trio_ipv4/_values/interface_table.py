@@ -87,8 +87,8 @@ class InterfaceTable:
         if known is None:
             return
         key = (message.address, message.peer)
-        if key in known and _rank(known[key]) != _rank(message):
-            del known[key]  # A secondary address was promoted: the kernel moves it behind the primary ones.
+        if key in known and known[key].is_secondary and not message.is_secondary:
+            del known[key]  # It was promoted: the kernel moves it behind the primary ones.
         known[key] = message
 
     def _build(self, index: int) -> Interface:

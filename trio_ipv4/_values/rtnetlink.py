@@ -176,13 +176,12 @@ def parse_messages(data: bytes, byte_order: ByteOrder = sys.byteorder) -> tuple[
     header = _struct(_HEADER, byte_order)
     offset = 0
     while offset < len(data):
-        if len(data) - offset < _HEADER_LEN:
-            raise ParseError(f"a netlink message has at least 16 octets, got {len(data) - offset}", offset=offset)
+        left = len(data) - offset
+        if left < _HEADER_LEN:
+            raise ParseError(f"a netlink message has at least 16 octets, got {left}", offset=offset)
         length, kind, flags, sequence, _port = header.unpack_from(data, offset)
-        if not _HEADER_LEN <= length <= len(data) - offset:
-            raise ParseError(
-                f"the length of a netlink message must be from 16 to {len(data) - offset}, got {length}", offset=offset
-            )
+        if not _HEADER_LEN <= length <= left:
+            raise ParseError(f"the length of a netlink message must be from 16 to {left}, got {length}", offset=offset)
         if flags & _NLM_F_DUMP_INTR:
             messages.append(Interrupted(sequence))
         body = _Body(data, offset + _HEADER_LEN, offset + length, kind, sequence, byte_order)
@@ -222,11 +221,12 @@ class _Body:
         header = _struct(_ATTRIBUTE, self.byte_order)
         offset = self.start + _aligned(struct.calcsize("=" + layout))
         while offset < self.end:
-            length, kind = header.unpack_from(self.data, offset) if self.end - offset >= _ATTRIBUTE_LEN else (0, 0)
-            if not _ATTRIBUTE_LEN <= length <= self.end - offset:
-                raise ParseError(
-                    f"the length of an attribute must be from 4 to {self.end - offset}, got {length}", offset=offset
-                )
+            left = self.end - offset
+            if left < _ATTRIBUTE_LEN:
+                raise ParseError(f"an attribute has at least 4 octets, got {left}", offset=offset)
+            length, kind = header.unpack_from(self.data, offset)
+            if not _ATTRIBUTE_LEN <= length <= left:
+                raise ParseError(f"the length of an attribute must be from 4 to {left}, got {length}", offset=offset)
             found[kind & _NLA_TYPE_MASK] = offset + _ATTRIBUTE_LEN, offset + length
             offset += _aligned(length)
         return found
@@ -234,9 +234,10 @@ class _Body:
     def value(self, span: tuple[int, int], byte_order: ByteOrder) -> int:
         """Read an attribute that holds 32 bits."""
         start, end = span
-        if end - start != 4:
-            raise ParseError(f"an attribute of 32 bits must have 4 octets, got {end - start}", offset=start)
-        return int.from_bytes(self.data[start:end], byte_order)
+        octets = self.data[start:end]
+        if len(octets) != 4:
+            raise ParseError(f"an attribute of 32 bits must have 4 octets, got {len(octets)}", offset=start)
+        return int.from_bytes(octets, byte_order)
 
 
 def _read_link(body: _Body) -> Message | None:
@@ -265,12 +266,11 @@ def _read_address(body: _Body) -> Message | None:
         raise ParseError(f"the prefix length must be from 0 to 32, got {prefix_len}", offset=body.start + 1)
     attributes = body.attributes(_ADDRESS)
     # IFA_ADDRESS is the peer on a point-to-point link, and the address itself elsewhere (linux/if_addr.h).
-    spans = attributes.get(_IFA_LOCAL), attributes.get(_IFA_ADDRESS)
-    local_span, peer_span = spans[0] or spans[1], spans[1] or spans[0]
-    if local_span is None or peer_span is None:
+    spans = [attributes[kind] for kind in (_IFA_LOCAL, _IFA_ADDRESS) if kind in attributes]
+    if not spans:
         return None
-    address = ipaddress.IPv4Interface((body.value(local_span, "big"), prefix_len))
-    peer = ipaddress.IPv4Address(body.value(peer_span, "big"))
+    address = ipaddress.IPv4Interface((body.value(spans[0], "big"), prefix_len))
+    peer = ipaddress.IPv4Address(body.value(spans[-1], "big"))
     if body.kind == _RTM_DELADDR:
         return RemovedAddress(body.sequence, index, address, peer)
     return NewAddress(body.sequence, index, address, peer, scope, bool(flags & _IFA_F_SECONDARY))

@@ -91,7 +91,9 @@ class DatagramConn(MulticastConn, trio.abc.Channel[ValueT], Generic[ValueT]):
             ValueError: The control message is not a request.
             trio.ClosedResourceError: The connection is closed.
         """
-        await self._send_all(*self._encode_all((value,)))
+        self._require_open()
+        payload, name, control = self._encode(value)
+        await self._send_all((payload,), (name,), (control,))
 
     async def send_batch(self, values: Iterable[ValueT]) -> None:
         """Send all, in order. A checkpoint; cancelled, it has sent a prefix.
@@ -100,6 +102,7 @@ class DatagramConn(MulticastConn, trio.abc.Channel[ValueT], Generic[ValueT]):
             PartialSendError: The kernel refused one after it took `sent` others.
             OSError: The kernel refused the first one.
         """
+        self._require_open()
         await self._send_all(*self._encode_all(tuple(values)))
 
     @abc.abstractmethod
@@ -150,7 +153,7 @@ class DatagramConn(MulticastConn, trio.abc.Channel[ValueT], Generic[ValueT]):
         self._controls = Controls(self._control_flags)
 
     def _encode_all(self, values: Sequence[ValueT]) -> tuple[Sequence[bytes], Sequence[bytes], Sequence[bytes]]:
-        self._require_open()
+        """Return what goes to the kernel, as columns."""
         rows = [self._encode(value) for value in values]
         if not rows:
             return (), (), ()

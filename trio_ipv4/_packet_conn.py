@@ -176,6 +176,18 @@ class PacketConn(DatagramConn[Datagram]):
             raise TypeError(f"pass a Datagram, not {value!r}")
         return value.payload, self._names[value.peer], self._request(value.control)
 
+    def _encode_all(self, values: Sequence[Datagram]) -> tuple[Sequence[bytes], Sequence[bytes], Sequence[bytes]]:
+        if {*map(type, values)} != {Datagram}:
+            return super()._encode_all(values)  # It names what is none.
+        # Column by column, in half the time of a call for each.
+        controls = [value.control for value in values]
+        first = controls[0]
+        if controls.count(first) == len(controls):
+            requests = [self._request(first)] * len(controls)
+        else:
+            requests = [self._request(control) for control in controls]
+        return [value.payload for value in values], [self._names[value.peer] for value in values], requests
+
 
 class _SegmentSizes(Remembered[bytes, int]):
     """Segment sizes by the octets of control messages; 0 where none is told."""

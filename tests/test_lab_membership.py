@@ -331,16 +331,18 @@ class Flood:
         self.rounds = 0
 
     async def run(self, argv: list[str], interface: str, change: Callable[[], Awaitable[None]]) -> None:
-        with trio.fail_after(30):
+        with trio.fail_after(60):
             async with self.keeper.joined(interface, GROUP), trio.open_nursery() as nursery:
                 nursery.start_soon(self.count, self.heard, self.conn)
                 nursery.start_soon(self.count, self.kept, self.keeper)
-                process = await trio.lowlevel.open_process(argv)
-                while process.poll() is None:
-                    await change()
-                    self.rounds += 1
-                assert process.returncode == 0
-                await trio.testing.wait_all_tasks_blocked(0.05)
+                # Where the machine gives us little time, most of a flood is dropped unread: then there is another one.
+                while self.rounds <= 30 or not self.heard or self.kept.total() <= FLOODED / 50:
+                    process = await trio.lowlevel.open_process(argv)
+                    while process.poll() is None:
+                        await change()
+                        self.rounds += 1
+                    assert process.returncode == 0
+                    await trio.testing.wait_all_tasks_blocked(0.05)
                 nursery.cancel_scope.cancel()
 
     async def count(self, counter: Counter[str], conn: PacketConn) -> None:
@@ -359,7 +361,6 @@ async def flood(
     await flood.run(argv, interface, lambda: change(conn, interface))
     assert flood.kept[THIRD if interface == "en0" else "127.0.0.3"] > FLOODED / 100
     assert flood.heard[FIRST if interface == "en0" else "127.0.0.1"] > 0
-    assert flood.rounds > 30
     return flood
 
 

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 class Conn:
     """Unicast options of a socket that somebody else made and owns.
 
+    It can be used by `async with`: leaving the block is a checkpoint, after closing. What is set has to be of the right
+    type (`TypeError`) and in its range (`ValueError`); no option needs a privilege. Options raise `UnsupportedError` on
+    platforms other than Linux and macOS.
+
     Args:
         stream_or_socket: A `trio.SocketStream`, or a trio socket, of AF_INET. None of its options is changed, and it is
             never closed: closing a `Conn` ends the `Conn` alone.
@@ -32,13 +36,13 @@ class Conn:
 
     @property
     def socket(self) -> trio.socket.SocketType:
-        """The trio socket."""
+        """The trio socket, also after closing."""
         return self._socket
 
     @property
     def tos(self) -> int:
         """The type of service of what is sent, 0 to 255: DSCP in the upper six bits, ECN in the lower two (RFC 2474,
-        RFC 3168). Default 0. On TCP, Linux keeps the two ECN bits to itself.
+        RFC 3168; IP_TOS). Default 0. On TCP, Linux keeps the two ECN bits to itself.
 
         Raises:
             ValueError: Out of range; the kernel alone would mask it.
@@ -51,7 +55,10 @@ class Conn:
 
     @property
     def ttl(self) -> int:
-        """The time to live of unicast that is sent, 1 to 255 hops. Default: sysctl net.ipv4.ip_default_ttl, 64."""
+        """The time to live of what is sent, 1 to 255 hops (IP_TTL); multicast has its own.
+
+        Default: sysctl net.ipv4.ip_default_ttl, 64.
+        """
         return options.get_integer(self._usable, "IP_TTL")
 
     @ttl.setter
@@ -60,7 +67,7 @@ class Conn:
 
     @property
     def local_endpoint(self) -> Endpoint:
-        """The address and the port that the socket is bound to. On a raw socket the port is its protocol's number."""
+        """The `(address, port)` that the socket is bound to. On a raw socket the port is its protocol's number."""
         address, port = self._usable.getsockname()[:2]
         return str(address), int(port)
 

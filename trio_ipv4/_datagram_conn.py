@@ -71,6 +71,8 @@ class DatagramConn(MulticastConn, trio.abc.Channel[ValueT], Generic[ValueT]):
     async def receive_batch(self, limit: int = 64, *, max_bytes: int = MAX_BYTES) -> Sequence[ValueT]:
         """Wait for one datagram, then take what is queued, in order. Never empty. A checkpoint, as `receive`.
 
+        Errors are those of `receive`; one that comes after datagrams is raised by the next call.
+
         Args:
             limit: The most datagrams to return, 1 or more. One call of the kernel takes at most 1,024.
             max_bytes: As for `receive`.
@@ -80,7 +82,10 @@ class DatagramConn(MulticastConn, trio.abc.Channel[ValueT], Generic[ValueT]):
         return await self._owned.receive(self._take, limit, max_bytes)
 
     def batches(self, limit: int = 64, *, max_bytes: int = MAX_BYTES) -> Batches[ValueT]:
-        """Return an asynchronous iterator of batches: `async for batch in conn.batches()`. Not a generator."""
+        """Return an asynchronous iterator of batches: `async for batch in conn.batches()`. Not a generator.
+
+        Each step is a `receive_batch`, with these arguments.
+        """
         return Batches(self, limit, max_bytes)
 
     async def send(self, value: ValueT) -> None:
@@ -89,6 +94,7 @@ class DatagramConn(MulticastConn, trio.abc.Channel[ValueT], Generic[ValueT]):
         Raises:
             OSError: The kernel refused.
             ValueError: The control message is not a request.
+            UnsupportedError: The platform has no control message for a request.
             trio.ClosedResourceError: The connection is closed.
         """
         self._require_open()
@@ -97,6 +103,8 @@ class DatagramConn(MulticastConn, trio.abc.Channel[ValueT], Generic[ValueT]):
 
     async def send_batch(self, values: Iterable[ValueT]) -> None:
         """Send all, in order. A checkpoint; cancelled, it has sent a prefix.
+
+        All are looked at first: if one can't be sent (`TypeError`, `ValueError`, as for `send`), nothing is.
 
         Raises:
             PartialSendError: The kernel refused one after it took `sent` others.

@@ -44,7 +44,10 @@ def _parse_error(message: str, offset: int) -> ParseError:
 
 @final
 class UnsupportedError(NotImplementedError):
-    """Raised when the platform has no such `option`, under the name that the kernel's headers give it."""
+    """Raised when the platform has no such `option`: its name, or that of a call, in the kernel's headers.
+
+    `platform` is what `sys.platform` says.
+    """
 
     def __init__(self, option: str, platform: str) -> None:
         super().__init__(option, platform)
@@ -59,7 +62,7 @@ class UnsupportedError(NotImplementedError):
 class PartialSendError(OSError):
     """Raised when a batch was sent in part: the first `sent` datagrams are out, the next one was refused.
 
-    Its errno is the kernel's for the datagram that was refused.
+    Its errno is the kernel's for the datagram that was refused. None sent is a plain `OSError`.
     """
 
     def __init__(self, errno: int, strerror: str, sent: int) -> None:
@@ -83,7 +86,10 @@ class DeafMembershipWarning(UserWarning):
 
 
 class MembershipWarning(RuntimeWarning):
-    """Warns that the kernel refused a narrower filter when a scope ended: the socket keeps the wider one."""
+    """Warns that the kernel refused a narrower filter when a scope ended: the socket keeps the wider one.
+
+    The next change of that membership tries again, and warns again if it is in vain.
+    """
 
 
 ADVICE: Final[Mapping[tuple[str, int], str]] = {

@@ -35,13 +35,16 @@ def watch_interfaces() -> InterfaceWatch:
                 print(change.kind, change.interface)
 
     First comes an ADDED for each interface that exists, then each change of an `Interface` once, in order, as the
-    kernel tells of it. A reader that is too slow for that loses intermediate states, but never the last one: it is
-    then told of the difference between what it knows and what is. An interface that was deleted and made anew with the
-    same index in the meantime, may then look unchanged.
+    kernel tells of it (rtnetlink(7)). A reader that is too slow for that loses intermediate states, but never the last
+    one: it is then told of the difference between what it knows and what is. An interface that was deleted and made
+    anew with the same index in the meantime may then look unchanged.
 
-    It speaks of the network namespace in which it is entered. Entering is a checkpoint, leaving is not.
+    It speaks of the network namespace in which it is entered. It can be entered once. Entering is a checkpoint, leaving
+    is not. Each step of the iteration is one; cancelled, it has taken nothing. Several tasks may iterate, and each
+    change goes to one of them. After the block they get `trio.ClosedResourceError`. It needs no privilege.
 
     Raises:
+        OSError: On entering, or iterating: the kernel refused, such as EMFILE.
         UnsupportedError: On entering: not on Linux.
     """
     return InterfaceWatch()

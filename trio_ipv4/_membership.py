@@ -91,17 +91,19 @@ class Membership:
         """Replace this scope's filter, at once. Not a checkpoint.
 
         Raises:
-            OSError: The kernel refused; nothing is changed.
+            OSError: The kernel refused, such as ENOBUFS for more sources than sysctl net.ipv4.igmp_max_msf (10), or
+                ENODEV for an interface that is gone; nothing is changed.
+            RuntimeError: Before the block has been entered.
             trio.ClosedResourceError: After the block, or when the connection is closed.
         """
         self._replace(to_sources(sources))
 
     def allow(self, *addresses: AddressLike) -> None:
-        """Hear these sources too, whatever the mode. Errors as `set_sources`."""
+        """Hear these sources too, whatever the mode. Errors as `set_sources`; `ValueError` if one is not unicast."""
         self._replace(self._sources.allow(*addresses))
 
     def block(self, *addresses: AddressLike) -> None:
-        """Hear these sources no longer, whatever the mode. Errors as `set_sources`.
+        """Hear these sources no longer, whatever the mode. Errors as `allow`.
 
         Other scopes of the same group may still hear them, and then the socket does.
         """
@@ -302,7 +304,7 @@ class Ledger:
         self._kernel[key] = _as_begun(wanted)
         try:
             self._apply(key, wanted)
-        except OSError:
+        except BaseException:
             self._apply(key, _NONE)
             raise
 

@@ -66,7 +66,8 @@ class MulticastConn(Conn):
     def close(self) -> None:
         """Leave every membership, then close the socket. Tasks that wait on it wake with `trio.ClosedResourceError`.
 
-        Leaving comes first so that a descriptor that was duplicated, or inherited by a child, keeps no membership.
+        Leaving comes first so that a descriptor that was duplicated, or inherited by a child, keeps none of what was
+        joined through this connection. Not a checkpoint.
         """
         if not self._closed:
             self._closed = True
@@ -77,7 +78,10 @@ class MulticastConn(Conn):
 
     @property
     def multicast_ttl(self) -> int:
-        """The time to live of multicast that is sent, 0 to 255 hops; 0 stays on this host. Default 1 (RFC 1112)."""
+        """The time to live of multicast that is sent, 0 to 255 hops; 0 stays on this host (IP_MULTICAST_TTL).
+
+        Default 1 (RFC 1112 section 6.1).
+        """
         return options.get_integer(self._usable, "IP_MULTICAST_TTL")
 
     @multicast_ttl.setter
@@ -86,9 +90,9 @@ class MulticastConn(Conn):
 
     @property
     def multicast_loopback(self) -> bool:
-        """Whether members on this host hear what this socket sends. Default `True`. The sender's option, on Unix.
+        """Whether members on this host hear what this socket sends (IP_MULTICAST_LOOP). Default `True`.
 
-        What is sent on a loopback interface comes back over it in any case.
+        It is the sender's option, on Unix. What is sent on a loopback interface comes back over it in any case.
         """
         return bool(options.get_integer(self._usable, "IP_MULTICAST_LOOP"))
 
@@ -101,10 +105,12 @@ class MulticastConn(Conn):
         """The index of the interface on which multicast leaves; `None`, the default, lets the routes choose.
 
         Set it to an `Interface`, a name, an index, an `IPv4Address` that the interface owns, or `None`. What was set
-        here reads back; Linux's own getter can't tell an interface that was set by index.
+        here reads back; Linux's own getter (IP_MULTICAST_IF) can't tell an interface that was set by index.
 
         Raises:
-            OSError: ENODEV or EADDRNOTAVAIL: there is no such interface or address.
+            OSError: ENODEV or EADDRNOTAVAIL: there is no such interface or address. EINVAL: the socket is bound to
+                another device.
+            UnsupportedError: A name or an address, on platforms other than Linux.
         """
         socket = self._usable
         if self._multicast_interface is not None:
@@ -140,10 +146,12 @@ class MulticastConn(Conn):
 
     @property
     def control_flags(self) -> ControlFlags:
-        """The facts that are received with each datagram, as a whole set.
+        """The facts that are received with each datagram, as a whole set. Default: what the socket has switched on.
 
-        Datagrams that are queued already keep the facts that were asked for when they arrived. If the kernel refuses a
-        part, nothing is changed.
+        Datagrams that are queued already have the facts that are asked for when they are read. Some can't be had
+        later: what came when none of SRC, DST and INTERFACE was asked for has no `ifindex` and no `local`; without
+        TIMESTAMP, `timestamp_ns` may be the time of reading; without DROPS, `drops` is 0. If the kernel refuses a part,
+        nothing is changed.
 
         Raises:
             TypeError: Not `ControlFlags`.
@@ -172,8 +180,8 @@ class MulticastConn(Conn):
     def receive_buffer_size(self) -> int:
         """The size of the kernel's receive buffer, in octets, its bookkeeping included (SO_RCVBUF; socket(7)).
 
-        Linux doubles what is set, to make room for its bookkeeping, and caps it at sysctl net.core.rmem_max without an
-        error: read it back.
+        Default: sysctl net.core.rmem_default. Linux caps what is set at sysctl net.core.rmem_max without an error, and
+        doubles it, to make room for its bookkeeping: read it back.
         """
         return options.get_integer(self._usable, "SO_RCVBUF")
 
@@ -185,7 +193,7 @@ class MulticastConn(Conn):
 
     @property
     def icmp_filter(self) -> ICMPFilter:
-        """Which ICMP types a raw ICMP socket does not receive (raw(7), Linux). Default: none is blocked.
+        """Which ICMP types a raw ICMP socket does not receive (ICMP_FILTER, raw(7); Linux). Default: none is blocked.
 
         Raises:
             OSError: EOPNOTSUPP or ENOPROTOOPT: not a raw socket of IPPROTO_ICMP.
@@ -202,18 +210,22 @@ class MulticastConn(Conn):
     def attach_filter(self, program: Iterable[RawInstruction]) -> None:
         """Let the kernel keep only datagrams that a classic BPF program accepts, in place of any earlier program.
 
-        Over UDP the program sees the UDP header first, the payload at offset 8; over raw IP the IP header. What was
-        queued before is not filtered: attach before binding or joining, or discard what is queued.
+        Over UDP the program sees the UDP header first, the payload at offset 8; over raw IP the IP header. It returns
+        how many octets to keep, headers included: 0 drops the datagram, and one that is cut off is not `truncated`.
+        What was queued before is not filtered: attach before binding or joining, or discard what is queued. It is
+        SO_ATTACH_FILTER (Linux), and needs no privilege.
 
         Raises:
             ValueError: An empty program, one of over 4,096 instructions, one without a final return, or a jump past
                 the end.
-            OSError: EINVAL: an instruction that the kernel doesn't know. EPERM: the filter is locked.
+            OSError: EINVAL: an instruction that the kernel doesn't know. ENOMEM: over sysctl net.core.optmem_max.
+                EPERM: the filter is locked.
+            UnsupportedError: The platform has no such filter.
         """
         filters.attach_filter(self._usable, to_program(program))
 
     def detach_filter(self) -> None:
-        """Detach the BPF program.
+        """Detach the BPF program (SO_DETACH_FILTER).
 
         Raises:
             OSError: ENOENT: there is none. EPERM: the filter is locked.
@@ -236,7 +248,10 @@ class MulticastConn(Conn):
         """Return a membership for `async with`: joined inside the block, left after it, however it ends.
 
         Entering is a checkpoint, then the join: a task that is already cancelled never joins. Leaving is one system
-        call that can't block, so it can't be cancelled away.
+        call that can't block, so it can't be cancelled away, and is no checkpoint. Neither needs a privilege. A join
+        that will hear nothing, or nothing across a router, warns (`DeafMembershipWarning`,
+        `SourceSpecificRangeWarning`); leaving does where the kernel refuses the filter that remains
+        (`MembershipWarning`).
 
         Args:
             interface: Where to join; `None` lets the kernel choose by its routes, once. Or a whole `GroupReq`.
@@ -246,7 +261,10 @@ class MulticastConn(Conn):
         Raises:
             TypeError: An argument is of a kind that can't be meant.
             ValueError: `group` is not a multicast address.
-            OSError: On entering: the kernel refused, or there is no such interface. Nothing is joined then.
+            OSError: On entering: the kernel refused, such as ENOBUFS for more groups than sysctl
+                net.ipv4.igmp_max_memberships (20) or more sources than net.ipv4.igmp_max_msf (10), or there is no such
+                interface. Nothing is joined then.
+            UnsupportedError: On entering: only Linux has all that it takes.
         """
         if isinstance(interface, GroupReq):
             if group is not None or sources is not _ANY:
@@ -256,13 +274,16 @@ class MulticastConn(Conn):
 
     @property
     def memberships(self) -> Mapping[tuple[int, IPv4Address], SourceFilter]:
-        """A snapshot of what the socket holds: the merged filter of each (interface index, group)."""
+        """A snapshot of what was joined through this connection: the merged filter of each (interface index, group).
+
+        It is what the kernel has, and so may be wider than what is asked for: see `MembershipWarning`.
+        """
         self._require_open()
         return self._ledger.memberships
 
     @trio.lowlevel.enable_ki_protection
     def repair_memberships(self) -> None:
-        """Leave and join again each membership that a deleted and re-created interface has made dead.
+        """Leave and join again each membership that a deleted interface has made dead, where another has its index now.
 
         A membership whose interface is gone is kept, for the day on which an interface with its index comes back.
 
@@ -275,7 +296,8 @@ class MulticastConn(Conn):
         """Read the filter of a membership from the kernel: the merge of all scopes and explicit operations.
 
         Raises:
-            OSError: EADDRNOTAVAIL: the socket is not a member.
+            OSError: EADDRNOTAVAIL: the socket is not a member. ENODEV: no interface of that name; with `None`, no
+                route.
         """
         self._require_open()
         return self._ledger.read(interface, to_group(group, "group"))
@@ -294,6 +316,8 @@ class MulticastConn(Conn):
 
     def leave_group(self, interface: InterfaceLike, group: AddressLike) -> None:
         """Leave a group that was joined explicitly, whatever its filter. Go: `LeaveGroup`.
+
+        With `None` for the interface: where the explicit operations joined by `None`, even if the route has moved.
 
         Raises:
             OSError: EADDRNOTAVAIL: it was not joined explicitly.
@@ -337,7 +361,7 @@ class MulticastConn(Conn):
         self._explicit(interface, group, delta.include_source(address), f"include {address} in")
 
     def set_source_filter(self, interface: InterfaceLike, group: AddressLike, sources: SourceFilter) -> None:
-        """Replace the filter of the explicit hold, joining if need be; INCLUDE {} leaves (RFC 3678 section 5.2).
+        """Replace the filter of the explicit hold, joining if need be; INCLUDE {} leaves (RFC 3678 section 5.2.1).
 
         Raises:
             OSError: The kernel refused; nothing is changed.

@@ -31,7 +31,7 @@ def open_udp(
     multicast_all: bool = False,
     control_flags: ControlFlags = _FACTS,
 ) -> PacketConn:
-    """Open a UDP connection, bound to `address` and `port`. Not a checkpoint.
+    """Open a UDP connection, bound to `address` and `port`. Not a checkpoint. It may send to broadcast (SO_BROADCAST).
 
     Args:
         address: A local address. A multicast one, such as `"224.0.0.0"`, listens on all addresses with a shared port,
@@ -43,10 +43,13 @@ def open_udp(
         bind_group: Bind to the group that `address` names, so that nothing else is heard, unicast included.
         multicast_all: Whether to hear groups that other sockets of this host joined. By default only what this socket
             joined arrives, 224.0.0.1 included (IP_MULTICAST_ALL, Linux; ignored where the option doesn't exist).
-        control_flags: The facts to receive with each datagram, from the first on.
+        control_flags: The facts to receive with each datagram, from the first on. The default is what
+            `Datagram.reply` needs.
 
     Raises:
-        OSError: EADDRINUSE, EADDRNOTAVAIL, EACCES for a low port, EMFILE.
+        OSError: EADDRINUSE, EADDRNOTAVAIL, EMFILE; EACCES for a port below sysctl net.ipv4.ip_unprivileged_port_start
+            (1024) without CAP_NET_BIND_SERVICE.
+        UnsupportedError: The platform has no such fact, or is none of Linux and macOS.
         ValueError: A host name; a port out of range; `bind_group` with an address that is not multicast.
     """
     local = to_address(address, "address")
@@ -74,13 +77,15 @@ def open_ip(
     Args:
         protocol: The IP protocol's number, 1 to 255 (IANA's registry), such as 1 for ICMP. 255 is one like any other
             here, although as IPPROTO_RAW it means IP_HDRINCL to the kernel otherwise (raw(7)).
-        address: A local address; with another than 0.0.0.0, only what is addressed to it is received.
+        address: A local address, or a group; with another than 0.0.0.0, only what is addressed to it is received.
         multicast_all: As for `open_udp`.
         control_flags: As for `open_udp`.
 
     Raises:
         PermissionError: The process lacks CAP_NET_RAW.
         OSError: EADDRNOTAVAIL, EMFILE.
+        UnsupportedError: As for `open_udp`.
+        ValueError: A host name; `protocol` is out of range.
     """
     return packet_conn(
         _raw_socket(protocol, address, multicast_all, control_flags, (("IP_HDRINCL", 0),)), control_flags
@@ -105,6 +110,8 @@ def open_raw(
     Raises:
         PermissionError: The process lacks CAP_NET_RAW.
         OSError: EADDRNOTAVAIL, EMFILE.
+        UnsupportedError: As for `open_udp`.
+        ValueError: A host name; `protocol` is out of range.
     """
     socket = _raw_socket(protocol, address, multicast_all, control_flags, (("IP_HDRINCL", 1),))
     return _owning(RawConn, socket, control_flags)

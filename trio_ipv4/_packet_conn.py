@@ -28,7 +28,12 @@ class PacketConn(DatagramConn[Datagram]):
 
     It is a `trio.abc.Channel` of `Datagram`: `async for datagram in conn` receives until the task is cancelled.
     Several tasks may receive, or send, at the same time; they take turns in the order in which they came. The
-    connection owns its socket: closing it, which `async with` does, leaves every membership and closes the socket.
+    connection owns its socket: closing it, which `async with` does, leaves every membership and closes the socket;
+    leaving the block is a checkpoint after that. Every later operation raises `trio.ClosedResourceError`.
+
+    An argument of the wrong type is a `TypeError`, one that is out of range or a host name a `ValueError`, a name or an
+    address of no interface an `OSError` (ENODEV, EADDRNOTAVAIL). No operation needs a privilege: only making a raw
+    socket does.
 
     Args:
         socket: A trio socket of AF_INET and SOCK_DGRAM or SOCK_RAW. None of its options is changed.
@@ -56,7 +61,7 @@ class PacketConn(DatagramConn[Datagram]):
 
         Raises:
             OSError: ENOPROTOOPT: not a UDP socket.
-            UnsupportedError: The platform has no such option.
+            UnsupportedError: This is not Linux.
         """
         self._require_open()
         return self._receive_offload
@@ -70,7 +75,10 @@ class PacketConn(DatagramConn[Datagram]):
         self._receive_offload = value
 
     async def send_to(self, payload: bytes, endpoint: EndpointLike, *, control: ControlMessage = EMPTY) -> None:
-        """Send `payload` to `(address, port)`: short for `send(Datagram(payload, endpoint, control=control))`."""
+        """Send `payload` to `(address, port)`: short for `send(Datagram(payload, endpoint, control=control))`.
+
+        A checkpoint; errors as `send`.
+        """
         await self.send(Datagram(payload, endpoint, control=control))
 
     async def send_segmented(
@@ -78,8 +86,9 @@ class PacketConn(DatagramConn[Datagram]):
     ) -> None:
         """Send `payload` as datagrams of `segment_size` octets, the last one shorter if need be (UDP_SEGMENT, udp(7)).
 
-        The kernel cuts, 64 datagrams at a time, for a fraction of the cost of as many calls. Where it, the interface or
-        the route refuses that, the same datagrams go out by `send_batch`. A checkpoint, as `send_batch`.
+        The kernel cuts, up to 64 datagrams at a time, for a fraction of the cost of as many calls. Where it, the
+        interface or the route refuses that, or over raw IP, the same datagrams go out as by `send_batch`. A checkpoint,
+        as that.
 
         Args:
             payload: What to send; if empty, one empty datagram goes out.

@@ -25,8 +25,11 @@ if TYPE_CHECKING:
 class RawConn(DatagramConn[RawDatagram]):
     """Send and receive IP packets with their headers (IP_HDRINCL; raw(7)).
 
-    It is a `trio.abc.Channel` of `RawDatagram`. Turns, closing and memberships are as for `PacketConn`. `max_bytes`
-    bounds the payload: there is always room for the header.
+    It is a `trio.abc.Channel` of `RawDatagram`. Turns, closing, memberships and errors are as for `PacketConn`.
+    `max_bytes` bounds the payload: there is always room for the header.
+
+    What is sent has the TTL and the TOS of its header: `ttl`, `multicast_ttl` and `tos` have no say, and in a control
+    message they are a `ValueError`. Linux does not fragment it: more than the MTU is an `OSError`, EMSGSIZE.
 
     Args:
         socket: A trio socket of AF_INET and SOCK_RAW. IP_HDRINCL is set; no other option is changed.

@@ -58,7 +58,8 @@ async def follow_group(
         await nursery.start(follow_group, conn, "239.1.2.3")
 
     `start` returns once the group is joined on every interface that matches now. It runs until it is cancelled, and
-    then leaves what it joined; what others hold on the same connection, by `joined` or otherwise, stays as it is.
+    then leaves what it joined; what others hold on the same connection, by `joined` or otherwise, stays as it is. It
+    needs no privilege.
 
     Args:
         conn: A `PacketConn` or `RawConn` of the present network namespace.
@@ -72,8 +73,11 @@ async def follow_group(
     Raises:
         OSError: The kernel refused a join, such as ENOBUFS for one too many. That an interface has just vanished is no
             error.
-        trio.ClosedResourceError: The connection is closed; noticed at the next join or leave.
-        ValueError: `conn` belongs to another network namespace, so that indexes mean other interfaces there.
+        TypeError: `conn` is no such connection.
+        UnsupportedError: This is not Linux.
+        trio.ClosedResourceError: The connection is closed; noticed at the next join.
+        ValueError: `conn` belongs to another network namespace, so that indexes mean other interfaces there; before
+            Linux 5.14 nobody can tell (SO_NETNS_COOKIE). Or `group` is not a multicast address.
     """
     if not isinstance(conn, MulticastConn):
         raise TypeError(f"conn must be a PacketConn or a RawConn, got {conn!r}")
@@ -110,9 +114,10 @@ async def serve_group(
 
         interfaces = await nursery.start(serve_group, handler, "239.1.2.3", 5000)
 
-    Each `conn` is a `PacketConn` on the port, bound to the interface's device, so that it hears only what arrives
-    there, unicast included; it is joined there already, and what it sends to the group leaves there. It is closed when
-    the handler ends. The port is shared: several programs may serve it.
+    Each `conn` is a `PacketConn` on the port, bound to the interface's device (SO_BINDTOIFINDEX), so that it hears only
+    what arrives there, unicast included; it is joined there already, and what it sends to the group leaves there. It is
+    closed when the handler ends. The port is shared: several programs may serve it. No privilege is needed; before
+    Linux 5.7, CAP_NET_RAW is.
 
     A handler is cancelled when its interface goes, or matches no longer. One that returns is done until its interface
     goes and comes back; the next one begins only after the last has ended. A send may fail because the interface is
@@ -136,6 +141,7 @@ async def serve_group(
         OSError: The kernel refused to open or join on an interface that matches at the start, such as EADDRINUSE.
         BaseExceptionGroup: What handlers raised, and what the kernel refused later, unless there is a
             `handler_nursery`, which gets these.
+        UnsupportedError: This is not Linux.
         ValueError: The port is 0, or `group` is not a multicast address.
     """
     number = to_integer(port, "port", 1, 0xFFFF)

@@ -71,15 +71,16 @@ def open_lab(
     as no socket and no process is left in it. Labs don't see each other; any number may be open.
 
     Args:
-        hosts: Names of 1 to 11 letters, digits and underscores, beginning with a letter; or a mapping from names to
-            the links that each is on: `{"a": [0], "b": [1]}`.
-        links: How many links there are; a mapping that names more makes more.
+        hosts: Up to 253 names of 1 to 11 letters, digits and underscores, beginning with a letter; or a mapping from
+            names to the links that each is on: `{"a": [0], "b": [1]}`.
+        links: How many links there are, 1 to 32; a mapping that names more makes more.
         router: Whether there is one host more, "router", `198.18.i.254`, on every link, that forwards between them:
             unicast, and every group but those of 224.0.0.0/24, if the TTL is greater than 1, whether anybody is a
             member or not. It is the other hosts' default route, by their first link.
 
     Raises:
-        OSError: The kernel refused, or a program is missing: `lab_available()` says beforehand.
+        OSError: The kernel refused, or a program is missing: `lab_available()` says beforehand. `PermissionError`:
+            without CAP_SYS_ADMIN. `TimeoutError`: the links were not up after 10 seconds.
         subprocess.CalledProcessError: `ip` refused.
         UnsupportedError: This is not Linux.
         ValueError: A name or a number is out of range.
@@ -123,8 +124,8 @@ def lab_available() -> str | None:
 class Lab(Mapping[str, "Host"]):
     """A private network: a mapping from names to hosts. Made by `open_lab`.
 
-    `lab.switch` is where the bridges are, a host without interfaces of its own. Once the lab has ended, every
-    operation raises `trio.ClosedResourceError`.
+    `lab.switch` is where the bridges are, a host without addresses. Once the lab has ended, whatever enters a host, or
+    asks it, raises `trio.ClosedResourceError`.
     """
 
     def __init__(self, switch: Host, hosts: Mapping[str, Host]) -> None:
@@ -167,6 +168,7 @@ class Host:
         there, and is back before this returns or raises; so do not let the function start threads that stay.
 
         Raises:
+            OSError: The kernel refused to enter; or what the function raises.
             RuntimeError: The thread can't go back. Everything in it would be in the wrong network: end the process.
             TypeError: `function` is a coroutine function, which would run after the way back.
             trio.ClosedResourceError: The lab has ended.
@@ -178,8 +180,8 @@ class Host:
     def command(self, argv: Sequence[str | os.PathLike[str]]) -> list[str]:
         """Return what runs a command in the host, for `trio.run_process` or `subprocess.run`.
 
-        It names the host by this process, so it works while this process and the lab live, from any thread, whatever
-        the thread's namespace is.
+        It is nsenter(1), which needs the privilege that the lab does. It names the host by this process, so it works
+        while this process and the lab live, from any thread, whatever the thread's namespace is.
 
         Raises:
             FileNotFoundError: nsenter(1) is missing.

@@ -361,6 +361,7 @@ async def flood(
     await flood.run(argv, interface, lambda: change(conn, interface))
     assert flood.kept[THIRD if interface == "en0" else "127.0.0.3"] > FLOODED / 100
     assert flood.heard[FIRST if interface == "en0" else "127.0.0.1"] > 0
+    assert flood.rounds > 30
     return flood
 
 

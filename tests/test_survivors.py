@@ -29,6 +29,13 @@ A = "198.18.0.7"
 MCAST_JOIN_GROUP, MCAST_LEAVE_GROUP, MCAST_JOIN_SOURCE_GROUP = 42, 45, 46  # linux/in.h
 
 
+def refusing(number: int) -> Callable[..., None]:
+    def refuse(*_: Any) -> None:
+        raise OSError(number, "not this one")
+
+    return refuse
+
+
 @pytest.fixture
 def links() -> None:
     ip(*bridge("en0", 10), *bridge("en1", 11), "route add 224.0.0.0/4 dev en0")
@@ -115,15 +122,12 @@ async def test_a_second_scope_by_route_that_is_nowhere_to_be_found_is_refused(
 async def test_a_narrowing_that_is_refused_at_the_end_of_a_scope_is_told_unless_the_interface_is_gone(
     number: int, links: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*_: Any) -> None:
-        raise OSError(number, "not this one")
-
     async with open_udp() as conn, conn.joined("en0", GROUP, sources=SourceFilter.include(A)):
         wide = conn.joined("en0", GROUP)
         await wide.__aenter__()
         with monkeypatch.context() as patch, warnings.catch_warnings(record=True) as told:
             warnings.simplefilter("always")
-            patch.setattr(groups, "set_filter", refuse)
+            patch.setattr(groups, "set_filter", refusing(number))
             await wide.__aexit__(None, None, None)
     expected = [] if number == errno.ENODEV else [MembershipWarning]
     assert [each.category for each in told] == expected
@@ -281,12 +285,9 @@ async def test_a_route_that_moves_after_a_leave_is_asked_again(links: None) -> N
 async def test_a_refused_filter_of_a_living_membership_is_told(
     number: int, links: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*_: Any) -> None:
-        raise OSError(number, "not this one")
-
     async with open_udp() as conn, conn.joined("en0", GROUP) as membership:
         with monkeypatch.context() as patch:
-            patch.setattr(groups, "set_filter", refuse)
+            patch.setattr(groups, "set_filter", refusing(number))
             with pytest.raises(OSError, match="not this one"):
                 membership.block(A)
         assert membership.sources == SourceFilter.any()

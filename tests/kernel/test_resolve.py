@@ -11,18 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from support.links import ip
 from trio_ipv4 import Interface, InterfaceFlags, interface_by_index, interface_by_name, interfaces
 from trio_ipv4._kernel.interfaces import describe, is_loopback, name_of, resolve
 from trio_ipv4.testing import open_lab
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-
-def ip(*lines: str) -> str:
-    return "".join(
-        subprocess.run(["ip", *line.split()], check=True, capture_output=True, text=True).stdout for line in lines
-    )
 
 
 @pytest.fixture
@@ -48,7 +43,7 @@ def test_the_list_is_what_ip_says() -> None:
             "LOOPBACK" in each["flags"],
             "MULTICAST" in each["flags"],
         )
-        for each in json.loads(ip("-json address show"))
+        for each in json.loads(subprocess.check_output(["ip", "-json", "address", "show"]))
     }
     found = interfaces()
     assert {
@@ -61,8 +56,7 @@ def test_the_list_is_what_ip_says() -> None:
 
 def test_many_interfaces_and_addresses_are_all_listed() -> None:
     # More than one netlink message, and than one SIOCGIFCONF buffer, holds.
-    lines = "".join(f"address add 198.18.{n // 250}.{n % 250 + 1}/32 dev lo\n" for n in range(600))
-    subprocess.run(["ip", "-batch", "-"], input=lines, text=True, check=True)
+    ip(*(f"address add 198.18.{n // 250}.{n % 250 + 1}/32 dev lo" for n in range(600)))
     (lo,) = interfaces()
     assert len(lo.addresses) == 601
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as a_socket:

@@ -79,8 +79,11 @@ def sender(host: Host) -> PacketConn:
     return conn
 
 
-def joined(host: Host, group: str) -> bool:
-    return (host.interfaces[0].index, IPv4Address(group)) in host.call(igmp_groups)
+def hears(host: Host, group: str) -> bool:
+    """Whether the group is joined there and the port bound: of options and bind, a program may do either first."""
+    table = host.call(Path("/proc/thread-self/net/udp").read_text)
+    bound = {int(line.split()[1].rpartition(":")[2], 16) for line in table.splitlines()[1:]}
+    return PORT in bound and (host.interfaces[0].index, IPv4Address(group)) in host.call(igmp_groups)
 
 
 def learned(lab: Lab, port: str, group: str) -> set[str | None]:
@@ -111,7 +114,7 @@ async def test_iperf_hears_us(specific: bool, lab: Lab, eventually: Eventually) 
     only = ["-H", source] if specific else []
     server = ["iperf", "-s", "-u", "-p", str(PORT), "-B", f"{group}%en0", *only, "-l", "1470", "-f", "k"]
     async with running(lab["b"], *server) as process, sender(lab["a"]) as conn:
-        await eventually(lambda: joined(lab["b"], group))
+        await eventually(lambda: hears(lab["b"], group))
         expected = {source} if specific else {None}
         await eventually(lambda: learned(lab, "b-0", group) == expected)
         await conn.send_batch([Datagram(iperf_payload(number), (group, PORT)) for number in range(1, 51)])
@@ -168,7 +171,7 @@ async def test_the_switch_and_the_filter_spare_us_another_source_of_iperf(lab: L
 async def test_socat_hears_us(lab: Lab, eventually: Eventually) -> None:
     receiver = ["socat", "-u", f"UDP4-RECV:{PORT},ip-add-membership={GROUP}:en0,reuseaddr", "STDOUT"]
     async with running(lab["b"], *receiver) as process, sender(lab["a"]) as conn:
-        await eventually(lambda: joined(lab["b"], GROUP))
+        await eventually(lambda: hears(lab["b"], GROUP))
         await conn.send_batch([Datagram(octets, (GROUP, PORT)) for octets in (b"one ", b"two ", b"three\n")])
         assert await read_until(process, b"three\n") == b"one two three\n"
 
@@ -181,7 +184,7 @@ async def test_socat_hears_only_the_source_that_it_joined(lab: Lab, eventually: 
     option = f"setsockopt-listen=0:39:x{request.hex()}"
     receiver = ["socat", "-u", f"UDP4-RECV:{PORT},{option},reuseaddr", "STDOUT"]
     async with running(lab["b"], *receiver) as process:
-        await eventually(lambda: joined(lab["b"], SPECIFIC))
+        await eventually(lambda: hears(lab["b"], SPECIFIC))
         for source, payload in (("198.18.0.1", b"not this"), ("198.18.0.102", b"but this\n")):
             async with lab["a"].call(open_udp, source) as conn:
                 conn.multicast_interface = "en0"

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
-REPORTS = ["tests-3.11", "tests-3.12", "tests-3.13", "tests_oldest", "build"]
+REPORTS = ["tests-3.11", "tests-3.12", "tests-3.13", "tests_oldest", "build", "sanitize"]
 ALLOWED = [
     # How the reason of a skip may begin that no machine of CI's kind can help.
 ]

@@ -10,12 +10,15 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+import attrs
 import pytest
 import trio
 import trio._core._thread_cache
 
 import trio_ipv4
 from trio_ipv4 import UnsupportedError
+from trio_ipv4._abi import this
+from trio_ipv4._kernel import batch
 from trio_ipv4.testing import Lab, lab_available, open_lab, private_network
 
 if TYPE_CHECKING:
@@ -82,6 +85,18 @@ def lab(needs_lab: None) -> Iterator[Lab]:
     """Two hosts, "a" and "b", on one link."""
     with open_lab() as lab:
         yield lab
+
+
+@pytest.fixture(params=["compiled", "ctypes", "one by one"])
+def calls(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Run the test with each way to call the kernel: `pytest.mark.usefixtures("calls")`."""
+    if request.param == "compiled" and batch.compiled is None:
+        pytest.skip("the package was installed without its compiled part")
+    if request.param != "compiled":
+        monkeypatch.setattr(batch, "compiled", None)
+    if request.param == "one by one":
+        monkeypatch.setattr(this, "_THIS", attrs.evolve(this.this_platform(), has_mmsg=False))
+    return str(request.param)
 
 
 @pytest.fixture

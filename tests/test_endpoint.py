@@ -7,28 +7,21 @@ import socket
 import subprocess
 from typing import TYPE_CHECKING, Any
 
-import attrs
 import pytest
 import trio
 import trio.testing
 
 from support.links import ip
 from trio_ipv4 import Datagram, Header, PacketConn, RawConn, RawDatagram, open_ip, open_raw, open_udp
-from trio_ipv4._abi import this
 from trio_ipv4.testing import igmp_groups
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+pytestmark = pytest.mark.usefixtures("calls")
+
 HERE = ("127.0.0.1", 5000)
 GROUP = "239.1.2.3"
-
-
-@pytest.fixture(params=["mmsg", "one by one"], autouse=True)
-def calls(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    if request.param == "one by one":
-        monkeypatch.setattr(this, "_THIS", attrs.evolve(this.this_platform(), has_mmsg=False))
-    return str(request.param)
 
 
 @pytest.fixture(params=["udp", "ip", "raw"])

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
     from trio_ipv4.testing import Lab
 
+pytestmark = pytest.mark.usefixtures("calls")
+
 UDP_GRO = 104  # linux/udp.h
 FACTS = ControlFlags.DST | ControlFlags.INTERFACE | ControlFlags.TTL
 

@@ -295,10 +295,7 @@ async def test_what_is_no_request_is_not_sent() -> None:
 # Facts
 
 
-@pytest.mark.parametrize("calls", ["mmsg", "one by one"])
-async def test_every_set_of_flags_brings_its_facts(calls: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    if calls == "one by one":
-        monkeypatch.setattr(this, "_THIS", attrs.evolve(this.this_platform(), has_mmsg=False))
+async def test_every_set_of_flags_brings_its_facts(calls: str) -> None:
     async with open_udp("127.0.0.1", 5000) as receiver, open_udp("127.0.0.1") as sender:
         sender.ttl, sender.tos = 9, 0xB9
         for flags in ALL_FLAGS:

@@ -27,13 +27,14 @@ from trio_ipv4 import (
     open_ip,
     open_raw,
 )
-from trio_ipv4._abi import this
 from trio_ipv4.testing import igmp_groups, open_lab, source_filters
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from trio_ipv4.testing import Lab
+
+pytestmark = pytest.mark.usefixtures("calls")
 
 PROTOCOL = 253
 HERE = "127.0.0.1"
@@ -43,13 +44,6 @@ LO = 1
 HEADER = Header(src=HERE, dst=HERE, protocol=PROTOCOL, ttl=9, tos=0xB8, id=0x1234)
 NOPS = b"\x01" * 4  # RFC 791: No Operation, four times
 RECORD_ROUTE = bytes([7, 39, 4]) + bytes(36) + b"\0"  # RFC 791: Record Route with room for nine, and the end
-
-
-@pytest.fixture(params=["mmsg", "one by one"], autouse=True)
-def calls(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    if request.param == "one by one":
-        monkeypatch.setattr(this, "_THIS", attrs.evolve(this.this_platform(), has_mmsg=False))
-    return str(request.param)
 
 
 @pytest.fixture

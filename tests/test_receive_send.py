@@ -23,22 +23,15 @@ from trio_ipv4 import (
     PartialSendError,
     open_udp,
 )
-from trio_ipv4._abi import this
 from trio_ipv4._kernel import batch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+pytestmark = pytest.mark.usefixtures("calls")
+
 HERE = ("127.0.0.1", 5000)
 LONGEST = 65507  # RFC 791, RFC 768: 65,535 octets less 20 and 8.
-
-
-@pytest.fixture(params=["mmsg", "one by one"], autouse=True)
-def calls(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Which system calls are used."""
-    if request.param == "one by one":
-        monkeypatch.setattr(this, "_THIS", attrs.evolve(this.this_platform(), has_mmsg=False))
-    return str(request.param)
 
 
 def enlarge(a_socket: trio.socket.SocketType) -> int:

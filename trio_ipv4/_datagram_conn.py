@@ -47,7 +47,8 @@ class DatagramConn(MulticastConn, trio.abc.Channel[ValueT], Generic[ValueT]):
         super().__init__(socket)
         self._receiver: Final = batch.Receiver()
         self._sender: Final = batch.Sender()
-        self._ready: Final[collections.deque[ValueT | Exception]] = collections.deque()
+        # Runs of values, and errors between them.
+        self._ready: Final[collections.deque[list[ValueT] | Exception]] = collections.deque()
         self._peers: Final = Peers()
         self._names: Final = Names()
         self._last_request: tuple[ControlMessage, bytes] = EMPTY, b""
@@ -128,14 +129,31 @@ class DatagramConn(MulticastConn, trio.abc.Channel[ValueT], Generic[ValueT]):
     _header_room = 0
     """The most octets that the kernel puts before the payload."""
 
+    _recipe: batch.Recipe | None = None
+    """What to make of a datagram, if it can be made without `_decode`."""
+
     def _take(self, descriptor: int, limit: int, max_bytes: int) -> Sequence[ValueT] | None:
         """Take up to `limit` datagrams: those that are ready here, else those that the kernel has."""
         if not self._ready:
             received = self._receive(descriptor, limit, max_bytes + self._header_room)
             if received is None:
                 return None
-            self._ready.extend(self._decode(received))
+            if isinstance(received, list):
+                return received
+            self._keep(self._decode(received))
         return self._hand_over(limit, max_bytes)
+
+    def _keep(self, decoded: Iterable[ValueT | Exception]) -> None:
+        """Make what was decoded ready."""
+        run: list[ValueT] = []
+        for each in decoded:
+            if not isinstance(each, Exception):
+                run.append(each)
+                continue
+            self._ready.extend((run, each) if run else (each,))
+            run = []
+        if run:
+            self._ready.append(run)
 
     def _hand_over(self, limit: int, max_bytes: int) -> list[ValueT]:
         """Return what is ready, up to the first error; raise that when its turn comes, so that nothing is lost."""
@@ -147,20 +165,23 @@ class DatagramConn(MulticastConn, trio.abc.Channel[ValueT], Generic[ValueT]):
                     break
                 self._ready.popleft()
                 raise first
-            values.append(self._bounded(first, max_bytes))
-            self._ready.popleft()
-        return values
+            room = limit - len(values)
+            values += first[:room]
+            del first[:room]
+            if not first:
+                self._ready.popleft()
+        return values if max_bytes == MAX_BYTES else [self._bounded(value, max_bytes) for value in values]
 
-    def _receive(self, descriptor: int, limit: int, max_bytes: int) -> Received | None:
+    def _receive(self, descriptor: int, limit: int, max_bytes: int) -> list[ValueT] | Received | None:
         try:
-            return self._receiver.receive(descriptor, limit, max_bytes)
+            return self._receiver.receive(descriptor, limit, max_bytes, self._recipe)
         except OSError as error:
             raise explain(error, "receive", "receive", self._socket) from None
 
     def _control_flags_changed(self) -> None:
         self._controls = Controls(self._control_flags)
 
-    def _encode_all(self, values: Sequence[ValueT]) -> tuple[Sequence[bytes], Sequence[bytes], Sequence[bytes]]:
+    def _encode_all(self, values: tuple[ValueT, ...]) -> tuple[Sequence[bytes], Sequence[bytes], Sequence[bytes]]:
         """Return what goes to the kernel, as columns."""
         rows = [self._encode(value) for value in values]
         if not rows:

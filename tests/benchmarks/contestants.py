@@ -34,8 +34,12 @@ class Contestant:
     """Modules that must be importable, or attributes of PacketConn, spelt `PacketConn.name`."""
 
 
-OURS: Final = ("trio_ipv4",)
-GRO: Final = (*OURS, "PacketConn.receive_offload", "PacketConn.send_segmented")
+LIBRARY: Final = ("trio_ipv4",)
+OURS: Final = (*LIBRARY, "trio_ipv4._kernel._mmsg")
+"""With the compiled part; who is called pure does without it."""
+PURE: Final = "pure Python"
+_OFFLOAD: Final = ("PacketConn.receive_offload", "PacketConn.send_segmented")
+GRO: Final = (*OURS, *_OFFLOAD)
 
 FLOOR: Final = "c"
 GO: Final = "go-batch"
@@ -55,13 +59,23 @@ DRAIN: Final = (
     _python(
         "ours-batch-2048", "trio_ipv4, receive_batch, max_bytes=2048", needs=OURS, batches=True, shows_control=True
     ),
+    _python("ours-batch-pure", f"trio_ipv4, receive_batch, {PURE}", needs=LIBRARY, batches=True, shows_control=True),
     _python("ours-single", "trio_ipv4, receive", needs=OURS, shows_control=True),
+    _python("ours-single-pure", f"trio_ipv4, receive, {PURE}", needs=LIBRARY, shows_control=True),
     _python("ours-bare", "trio_ipv4, receive, no control flags", needs=OURS),
     _python(
         "ours-gro-batch", "trio_ipv4, receive_batch, UDP_GRO", needs=GRO, batches=True, offload=True, shows_control=True
     ),
+    _python(
+        "ours-gro-batch-pure",
+        f"trio_ipv4, receive_batch, UDP_GRO, {PURE}",
+        needs=(*LIBRARY, *_OFFLOAD),
+        batches=True,
+        offload=True,
+        shows_control=True,
+    ),
     _python("ours-gro-single", "trio_ipv4, receive, UDP_GRO", needs=GRO, offload=True, shows_control=True),
-    _python("trio-recvmsg", "trio.socket.recvmsg, into the same values", needs=("trio", *OURS), shows_control=True),
+    _python("trio-recvmsg", "trio.socket.recvmsg, into the same values", needs=("trio", *LIBRARY), shows_control=True),
     _python("trio-recvmsg-unparsed", "trio.socket.recvmsg, nothing parsed", needs=("trio",)),
     _python("trio-recvfrom", "trio.socket.recvfrom", needs=("trio",)),
     _python("asyncio", "asyncio, DatagramProtocol"),
@@ -76,10 +90,11 @@ SEND: Final = (
     Contestant("go-single", "Go, WriteTo with control message", "Go", "single"),
     _python("ours-batch", "trio_ipv4, send_batch of new values", needs=OURS, batches=True),
     _python("ours-batch-same", "trio_ipv4, send_batch of one value", needs=OURS, batches=True),
+    _python("ours-batch-same-pure", f"trio_ipv4, send_batch of one value, {PURE}", needs=LIBRARY, batches=True),
     _python("ours-gro-batch", "trio_ipv4, send_segmented", needs=GRO, batches=True, offload=True),
     _python("ours-single", "trio_ipv4, send", needs=OURS),
     _python("ours-bare", "trio_ipv4, send_to, no control message", needs=OURS),
-    _python("trio-recvmsg", "trio.socket.sendmsg", needs=("trio", *OURS)),
+    _python("trio-recvmsg", "trio.socket.sendmsg", needs=("trio", *LIBRARY)),
     _python("trio-recvfrom", "trio.socket.sendto, no control message", needs=("trio",)),
     _python("asyncio", "asyncio, sendto, no control message"),
     _python("uvloop", "uvloop, sendto, no control message", needs=("uvloop",)),
@@ -153,11 +168,12 @@ class Programs:
             self._missing[language] = f"{compiler} failed: {' '.join(done.stderr.split())[:200]}"
 
     def _lacks(self, need: str) -> str:
-        code = f"import trio_ipv4; trio_ipv4.{need}" if "." in need else f"import {need}"
+        is_attribute = need.startswith("PacketConn.")
+        code = f"import trio_ipv4; trio_ipv4.{need}" if is_attribute else f"import {need}"
         done = subprocess.run([self.python, "-c", code], env=self.environment(), capture_output=True, check=False)
         if done.returncode == 0:
             return ""
-        return f"trio_ipv4 has no {need} yet" if "." in need else f"{need} is not installed"
+        return f"trio_ipv4 has no {need} yet" if is_attribute else f"{need} is not installed"
 
 
 class Peer:

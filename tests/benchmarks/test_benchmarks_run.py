@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 RUN = Path(__file__).with_name("run.py")
-EVERYWHERE = {"ours-batch", "ours-single", "ours-bare", "trio-recvmsg", "trio-recvfrom", "asyncio"}
+EVERYWHERE = {"ours-batch-pure", "ours-single-pure", "trio-recvmsg", "trio-recvfrom", "asyncio"}
 """Who needs nothing but what the tests need."""
 
 

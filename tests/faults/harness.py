@@ -22,7 +22,7 @@ import trio
 from support.filters import kernel_filter, spell
 from support.links import ip
 from trio_ipv4 import PacketConn, RawConn, SourceFilter, open_udp
-from trio_ipv4._kernel import groups, interfaces, libc
+from trio_ipv4._kernel import batch, groups, interfaces, libc
 from trio_ipv4.testing import igmp_groups
 
 if TYPE_CHECKING:
@@ -196,6 +196,8 @@ class Refusals:
         receive, send = libc.mmsg_calls()
         calls = self._c_call(receive, "recvmmsg"), self._c_call(send, "sendmmsg")
         monkeypatch.setattr(libc, "mmsg_calls", lambda: calls)
+        if batch.compiled is not None:
+            monkeypatch.setattr(batch, "compiled", _Compiled(batch.compiled, self._next))
         read = libc.getsockopt
 
         def read_filter(*arguments: Any) -> bytes:
@@ -261,6 +263,28 @@ class Refusals:
     @staticmethod
     def _kind_of_socket(_: socket.socket, *_arguments: Any, fileno: int | None = None) -> str | None:
         return "socket" if fileno is None else None
+
+
+class _Compiled:
+    """`_mmsg`, with refusals. What it does itself, in C, is done here: EINTR is tried again, an empty queue is 0."""
+
+    def __init__(self, original: Any, next_refusal: Callable[[str], int]) -> None:
+        self.values, self.columns = original.values, original.columns
+        self._original = original
+        self._next = next_refusal
+
+    def receive(self, *arguments: Any) -> int:
+        number = self._next("recvmmsg")
+        return 0 if number == errno.EAGAIN else self._try(number, self._original.receive, *arguments)
+
+    def send(self, *arguments: Any) -> int:
+        return self._try(self._next("sendmmsg"), self._original.send, *arguments)
+
+    @staticmethod
+    def _try(number: int, original: Callable[..., int], *arguments: Any) -> int:
+        if number and number != errno.EINTR:
+            raise OSError(number, os.strerror(number))
+        return original(*arguments)
 
 
 def is_ours() -> bool:

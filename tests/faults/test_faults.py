@@ -48,7 +48,10 @@ async def test_leaves_nothing_wherever_it_is_cancelled(scenario: Scenario) -> No
 
 
 @by_name
-async def test_leaves_nothing_whatever_call_is_refused(scenario: Scenario, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("calls", ["compiled", "ctypes"], indirect=True)
+async def test_leaves_nothing_whatever_call_is_refused(
+    scenario: Scenario, calls: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     world = World()
     refusals = Refusals(monkeypatch)
     with refusals.refusing(None):
@@ -56,7 +59,7 @@ async def test_leaves_nothing_whatever_call_is_refused(scenario: Scenario, monke
     world.check()
     assert refusals.calls
     assert world.marks == MARKS.get(scenario, [])
-    calls = len(refusals.calls)
+    count = len(refusals.calls)
     plan = list(refused_calls(refusals.calls))
     trio.lowlevel.add_instrument(world)
     tried = 0
@@ -66,7 +69,7 @@ async def test_leaves_nothing_whatever_call_is_refused(scenario: Scenario, monke
             tried += 1
     finally:
         trio.lowlevel.remove_instrument(world)
-    note(f"refused {scenario.__name__} {calls} {tried} {world.looks}")
+    note(f"refused {scenario.__name__} ({calls}) {count} {tried} {world.looks}")
 
 
 @pytest.mark.parametrize("number", [0, 1])

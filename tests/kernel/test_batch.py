@@ -9,7 +9,6 @@ import socket
 import time
 from typing import TYPE_CHECKING
 
-import attrs
 import pytest
 
 from trio_ipv4._abi import structs, this
@@ -19,11 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-@pytest.fixture(params=["mmsg", "one by one"], autouse=True)
-def calls(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    if request.param == "one by one":
-        monkeypatch.setattr(this, "_THIS", attrs.evolve(this.this_platform(), has_mmsg=False))
-    return str(request.param)
+pytestmark = pytest.mark.usefixtures("calls")
 
 
 @pytest.fixture
@@ -97,7 +92,7 @@ def test_the_kernels_most_in_one_call_is_1024(udp: socket.socket, calls: str) ->
     if udp.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) < 8_000_000:
         pytest.skip("net.core.rmem_max is too low, and only the machine's root may pass it")
     sent, refused = send(udp, [b"x"] * 1100)
-    assert (sent, refused) == (1024 if calls == "mmsg" else 1100, None)
+    assert (sent, refused) == (1100 if calls == "one by one" else 1024, None)
     received = batch.Receiver().receive(udp.fileno(), 1100, 10)
     assert received is not None
     assert len(received.payloads) == 1024

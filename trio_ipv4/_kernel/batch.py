@@ -2,6 +2,10 @@
 
 The buffers are made once and reused; what is handed out is copied first, so it never aliases them. They are anonymous
 memory: pages that no datagram touched cost nothing.
+
+There are three ways to call the kernel, and the tests take them all: `_mmsg`, compiled if there was a C compiler when
+the package was built; ctypes, which does the same in Python; and, on platforms without these system calls, one datagram
+at a time.
 """
 
 from __future__ import annotations
@@ -9,17 +13,18 @@ from __future__ import annotations
 import ctypes
 import errno
 import functools
+import importlib
 import itertools
 import mmap
 import struct
-from typing import TYPE_CHECKING, Final, NamedTuple, final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, cast, final
 
 from trio_ipv4._abi import structs
 from trio_ipv4._abi.this import this_platform
 from trio_ipv4._kernel import libc, one_by_one
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
 MAX_BATCH: Final = 1024
 """The kernel takes no more messages in one call (UIO_MAXIOV, linux/uio.h)."""
@@ -44,6 +49,51 @@ class Received(NamedTuple):
     """MSG_TRUNC and MSG_CTRUNC of each; `None` if none has any."""
 
 
+class Kind(NamedTuple):
+    """A class of values, and its slots for payload, peer, control message and whether the payload was cut off."""
+
+    type: type[object]
+    slots: tuple[object, object, object, object]
+
+
+class Recipe(NamedTuple):
+    """What to make of a datagram, if nothing of it was cut off."""
+
+    kind: Kind
+    peers: Mapping[bytes, object]
+    """What is made of a `struct sockaddr_in`."""
+    controls: Mapping[bytes, object]
+    """What is made of control messages."""
+    with_source: bool
+    """Whether the four octets of the sender's address follow these in the key."""
+    sizes: Mapping[bytes, int] | None
+    """By control messages, how long the segments are that the kernel handed over as one, 0 if it did not; `None` if it
+    never does."""
+
+
+class Compiled(Protocol):
+    """What `_mmsg` offers; see there."""
+
+    def receive(self, descriptor: int, memory: mmap.mmap, limit: int, control_size: int, /) -> int: ...
+    def values(self, memory: mmap.mmap, count: int, recipe: Recipe, /) -> list[Any] | None: ...
+    def columns(
+        self, values: tuple[Any, ...], kind: Kind, names: Mapping[Any, bytes], request: Callable[[Any], bytes], /
+    ) -> tuple[list[bytes], list[bytes], list[bytes]] | None: ...
+    def send(
+        self, descriptor: int, payloads: Sequence[bytes], names: Sequence[bytes], controls: Sequence[bytes], /
+    ) -> int: ...
+
+
+def _find_compiled() -> Compiled | None:
+    try:
+        return cast("Compiled", importlib.import_module("trio_ipv4._kernel._mmsg"))
+    except ImportError:
+        return None
+
+
+compiled: Compiled | None = _find_compiled()
+
+
 @final
 class Receiver:
     """The receive buffers of one connection."""
@@ -51,8 +101,12 @@ class Receiver:
     def __init__(self) -> None:
         self._slots: _Slots | None = None
 
-    def receive(self, descriptor: int, limit: int, max_bytes: int) -> Received | None:
+    def receive(
+        self, descriptor: int, limit: int, max_bytes: int, recipe: Recipe | None = None
+    ) -> list[Any] | Received | None:
         """Receive up to `limit` datagrams of up to `max_bytes` octets each; `None` if none is queued.
+
+        With a recipe, what comes may be made into values already: if there is `_mmsg`, and nothing was cut off.
 
         Raises:
             OSError: The kernel refused, or a pending error of the socket was due.
@@ -63,7 +117,12 @@ class Receiver:
             if not this_platform().has_mmsg:
                 return _receive_one_by_one(descriptor, limit, max_bytes)
             slots = self._slots = _Slots(limit if slots is None else max(limit, slots.count), max_bytes)
-        return slots.receive(descriptor, limit)
+        count = slots.fill(descriptor, limit)
+        if not count:
+            return None
+        if recipe is not None and (values := slots.values(count, recipe)) is not None:
+            return values
+        return slots.columns(count)
 
 
 @final
@@ -101,28 +160,40 @@ class _Slots:
             )
             for i in range(count)
         )
+        self._memory[: len(self._template)] = self._template
         # Of each header only what the kernel wrote: the control messages' length, the flags, the payload's length.
         self._result: Final = platform.prefix + ("40xQi4xI4x" if platform.word == 8 else "20xIiI")
         self._recvmmsg: Final = libc.mmsg_calls()[0]
         self._last: tuple[bytes, Received, struct.Struct] | None = None
         """What a full batch left in memory before the payloads, what was made of it, and what cuts its payloads."""
 
-    def receive(self, descriptor: int, limit: int) -> Received | None:
-        memory = self._memory
+    def fill(self, descriptor: int, limit: int) -> int:
+        """Let the kernel fill up to `limit` slots, and return how many it filled: 0 if nothing is queued."""
+        if compiled is not None:
+            return compiled.receive(descriptor, self._memory, limit, CONTROL_SIZE)
         size = limit * self._header_size
         # The kernel overwrites the lengths that say how much room there is.
-        memory[:size] = self._template[:size] if limit < self.count else self._template
+        self._memory[:size] = self._template[:size] if limit < self.count else self._template
         while (count := self._recvmmsg(descriptor, self._base, limit, MSG_DONTWAIT, None)) < 0:
             error = libc.last_error()
             if error.errno == errno.EAGAIN:
-                return None
+                return 0
             if error.errno != errno.EINTR:
                 raise error
+        return count
+
+    def values(self, count: int, recipe: Recipe) -> list[Any] | None:
+        """Make values of what is in the first slots, where that is quicker than by columns and can be done."""
+        return None if compiled is None else compiled.values(self._memory, count, recipe)
+
+    def columns(self, count: int) -> Received:
+        """Copy out what is in the first slots."""
         if count == self.count and self._last is not None:
             # Most full batches differ from the one before in nothing but the payloads: one comparison shows it.
             facts, last, cutter = self._last
             if libc.memcmp()(self._base, facts, self._payloads) == 0:
-                return Received(cutter.unpack_from(memory, self._payloads), last.names, last.controls, last.flags)
+                payloads = cutter.unpack_from(self._memory, self._payloads)
+                return Received(payloads, last.names, last.controls, last.flags)
         return self._take_apart(count)
 
     def _take_apart(self, count: int) -> Received:
@@ -193,6 +264,11 @@ class Sender:
             How many the kernel took, and why it stopped, if it did. A full send buffer is the error EAGAIN. When the
             kernel takes a part, the reason comes out only on the next call.
         """
+        if compiled is not None and this_platform().has_mmsg:
+            try:
+                return compiled.send(descriptor, payloads, names, controls), None
+            except OSError as error:
+                return 0, error
         headers = self._headers
         count = min(len(payloads), MAX_BATCH)
         if headers is None or headers.count < count:

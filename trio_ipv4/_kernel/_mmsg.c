@@ -1,0 +1,359 @@
+/* recvmmsg(2) and sendmmsg(2) for `batch.py`, with the loops over datagrams in C.
+ *
+ * Optional: `batch.py` does the same without it, for more time per datagram. Each function here says which part of that
+ * file it stands for; the tests run with both. Nothing here knows what a payload, a peer or a control message means: the
+ * values, and the tables that remember what was made of which octets, come from Python.
+ *
+ * Only the stable ABI of CPython 3.11 is used, so that one binary serves all later versions.
+ */
+
+#define _GNU_SOURCE /* struct mmsghdr */
+#define Py_LIMITED_API 0x030B0000
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#define MAX_BATCH 1024 /* UIO_MAXIOV (linux/uio.h): the kernel takes no more in one call. */
+#define ADDRESS_AT 4   /* Where the address is in a struct sockaddr_in, */
+#define ADDRESS_SIZE 4 /* and its length. */
+
+/* The slots of the values, in this order. */
+enum { PAYLOAD, PEER, CONTROL, TRUNCATED, FIELDS };
+
+/* A class with slots, and the descriptors by which they are read and stored. */
+typedef struct {
+    PyTypeObject *type;
+    PyObject *field[FIELDS];
+    descrgetfunc get;
+    descrsetfunc set;
+} Kind;
+
+static int
+kind_from(PyObject *type, PyObject *fields, Kind *kind)
+{
+    if (!PyType_Check(type) || !PyTuple_Check(fields) || PyTuple_Size(fields) != FIELDS) {
+        PyErr_SetString(PyExc_TypeError, "expected a class and a tuple of its four slots");
+        return -1;
+    }
+    kind->type = (PyTypeObject *)type;
+    for (int i = 0; i < FIELDS; i++) {
+        PyObject *field = kind->field[i] = PyTuple_GetItem(fields, i);
+        if (Py_TYPE(field) != &PyMemberDescr_Type) {
+            PyErr_SetString(PyExc_TypeError, "expected a slot's descriptor");
+            return -1;
+        }
+    }
+    kind->get = (descrgetfunc)PyType_GetSlot(&PyMemberDescr_Type, Py_tp_descr_get);
+    kind->set = (descrsetfunc)PyType_GetSlot(&PyMemberDescr_Type, Py_tp_descr_set);
+    return 0;
+}
+
+/* Make a value as the class's own constructor would, of parts that need no check, and append it to a list. */
+static int
+append_value(PyObject *list, const Kind *kind, const char *octets, Py_ssize_t length, PyObject *peer, PyObject *control)
+{
+    int result = -1;
+    PyObject *value = NULL, *payload = PyBytes_FromStringAndSize(octets, length);
+    if (payload != NULL && (value = PyType_GenericAlloc(kind->type, 0)) != NULL) {
+        if (kind->set(kind->field[PAYLOAD], value, payload) == 0 && kind->set(kind->field[PEER], value, peer) == 0 &&
+            kind->set(kind->field[CONTROL], value, control) == 0 &&
+            kind->set(kind->field[TRUNCATED], value, Py_False) == 0) {
+            /* Immutable, of parts that hold nothing but octets and numbers: it can't be in a cycle. */
+            PyObject_GC_UnTrack(value);
+            result = PyList_Append(list, value);
+        }
+    }
+    Py_XDECREF(value);
+    Py_XDECREF(payload);
+    return result;
+}
+
+/* What was made of the octets of the last datagram: most datagrams of a batch have the same. */
+typedef struct {
+    const char *octets;
+    size_t length;
+    PyObject *made;
+} Last;
+
+static int
+is_last(const Last *last, const void *octets, size_t length)
+{
+    return last->made != NULL && last->length == length && memcmp(last->octets, octets, length) == 0;
+}
+
+/* Look up what is made of some octets, and of a sender's address behind them, if one is given. */
+static int
+look_up(Last *last, PyObject *table, const char *octets, size_t length, const char *address)
+{
+    PyObject *key = PyBytes_FromStringAndSize(NULL, length + (address != NULL ? ADDRESS_SIZE : 0));
+    if (key == NULL)
+        return -1;
+    char *inside = PyBytes_AsString(key);
+    memcpy(inside, octets, length);
+    if (address != NULL)
+        memcpy(inside + length, address, ADDRESS_SIZE);
+    Py_XDECREF(last->made);
+    last->octets = octets;
+    last->length = length;
+    last->made = PyObject_GetItem(table, key);
+    Py_DECREF(key);
+    return last->made != NULL ? 0 : -1;
+}
+
+PyDoc_STRVAR(receive_doc,
+"receive(descriptor, memory, limit, control_size) -> int\n\n"
+"Receive up to `limit` datagrams into the array of struct mmsghdr at the start of `memory`; return how many: 0 if none\n"
+"is queued. It is `_Slots.fill`.");
+
+static PyObject *
+receive(PyObject *module, PyObject *args)
+{
+    int descriptor, limit, count;
+    Py_ssize_t control_size;
+    Py_buffer memory;
+    if (!PyArg_ParseTuple(args, "iw*in:receive", &descriptor, &memory, &limit, &control_size))
+        return NULL;
+    struct mmsghdr *headers = memory.buf;
+    if (limit < 1 || memory.len / (Py_ssize_t)sizeof *headers < limit) {
+        PyBuffer_Release(&memory);
+        PyErr_SetString(PyExc_ValueError, "the memory has no room for as many datagrams");
+        return NULL;
+    }
+    for (int i = 0; i < limit; i++) {
+        /* The kernel overwrites the lengths that say how much room there is. */
+        headers[i].msg_hdr.msg_namelen = sizeof(struct sockaddr_in);
+        headers[i].msg_hdr.msg_controllen = control_size;
+    }
+    Py_BEGIN_ALLOW_THREADS
+    do
+        count = recvmmsg(descriptor, headers, limit, MSG_DONTWAIT, NULL);
+    while (count < 0 && errno == EINTR);
+    Py_END_ALLOW_THREADS
+    PyObject *result = count < 0 && errno != EAGAIN ? PyErr_SetFromErrno(PyExc_OSError)
+                                                    : PyLong_FromLong(count < 0 ? 0 : count);
+    PyBuffer_Release(&memory);
+    return result;
+}
+
+PyDoc_STRVAR(values_doc,
+"values(memory, count, recipe) -> list | None\n\n"
+"Make values of the first `count` datagrams in `memory`, by a `Recipe`; `None` if one of them was cut off, which takes\n"
+"more than a recipe. It is `_Slots.columns` with what `PacketConn` makes of those.");
+
+static PyObject *
+values(PyObject *module, PyObject *args)
+{
+    int count, with_source;
+    Py_buffer memory;
+    Kind kind;
+    PyObject *type, *fields, *peers, *controls, *sizes, *list = NULL;
+    Last peer = {0}, control = {0}, size = {0};
+    if (!PyArg_ParseTuple(args, "y*i((OO)OOpO):values", &memory, &count, &type, &fields, &peers, &controls,
+                          &with_source, &sizes))
+        return NULL;
+    const struct mmsghdr *headers = memory.buf;
+    if (kind_from(type, fields, &kind) < 0)
+        goto done;
+    if (count < 0 || memory.len / (Py_ssize_t)sizeof *headers < count) {
+        PyErr_SetString(PyExc_ValueError, "the memory does not hold as many datagrams");
+        goto done;
+    }
+    for (int i = 0; i < count; i++) {
+        if (headers[i].msg_hdr.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) {
+            list = Py_NewRef(Py_None);
+            goto done;
+        }
+    }
+    if ((list = PyList_New(0)) == NULL)
+        goto done;
+    for (int i = 0; i < count; i++) {
+        const struct msghdr *header = &headers[i].msg_hdr;
+        const char *name = header->msg_name, *octets = header->msg_iov[0].iov_base;
+        Py_ssize_t length = headers[i].msg_len, segment = 0;
+        int same_sender = is_last(&peer, name, sizeof(struct sockaddr_in));
+        if (!same_sender && look_up(&peer, peers, name, sizeof(struct sockaddr_in), NULL) < 0)
+            goto failed;
+        if (!(is_last(&control, header->msg_control, header->msg_controllen) && (same_sender || !with_source)) &&
+            look_up(&control, controls, header->msg_control, header->msg_controllen,
+                    with_source ? name + ADDRESS_AT : NULL) < 0)
+            goto failed;
+        if (sizes != Py_None) {
+            if (!is_last(&size, header->msg_control, header->msg_controllen) &&
+                look_up(&size, sizes, header->msg_control, header->msg_controllen, NULL) < 0)
+                goto failed;
+            segment = PyLong_AsSsize_t(size.made);
+            if (segment == -1 && PyErr_Occurred())
+                goto failed;
+        }
+        if (segment <= 0)
+            segment = length;
+        do {
+            if (append_value(list, &kind, octets, segment < length ? segment : length, peer.made, control.made) < 0)
+                goto failed;
+            octets += segment;
+            length -= segment;
+        } while (length > 0);
+    }
+    goto done;
+failed:
+    Py_CLEAR(list);
+done:
+    Py_XDECREF(peer.made);
+    Py_XDECREF(control.made);
+    Py_XDECREF(size.made);
+    PyBuffer_Release(&memory);
+    return list;
+}
+
+PyDoc_STRVAR(columns_doc,
+"columns(values, kind, names, request) -> tuple[list[bytes], list[bytes], list[bytes]] | None\n\n"
+"Return the payloads of values, the struct sockaddr_in of their peers, which `names` tells, and the octets that\n"
+"`request(control)` makes of their control messages; `None` if one of them is not of this very kind.\n"
+"It is `PacketConn._encode_all`.");
+
+static PyObject *
+columns(PyObject *module, PyObject *args)
+{
+    Kind kind;
+    PyObject *sequence, *type, *fields, *names, *request;
+    PyObject *result = NULL, *column[CONTROL + 1] = {0}, *last_peer = NULL, *last_control = NULL;
+    PyObject *name = NULL, *octets = NULL;
+    if (!PyArg_ParseTuple(args, "O!(OO)OO:columns", &PyTuple_Type, &sequence, &type, &fields, &names, &request) ||
+        kind_from(type, fields, &kind) < 0)
+        return NULL;
+    Py_ssize_t count = PyTuple_Size(sequence);
+    for (int i = PAYLOAD; i <= CONTROL; i++)
+        if ((column[i] = PyList_New(count)) == NULL)
+            goto done;
+    for (Py_ssize_t i = 0; i < count; i++) {
+        PyObject *value = PyTuple_GetItem(sequence, i), *payload, *peer, *control;
+        if (Py_TYPE(value) != kind.type) {
+            result = Py_NewRef(Py_None);
+            goto done;
+        }
+        if ((payload = kind.get(kind.field[PAYLOAD], value, type)) == NULL)
+            goto done;
+        PyList_SetItem(column[PAYLOAD], i, payload);
+        if ((peer = kind.get(kind.field[PEER], value, type)) == NULL)
+            goto done;
+        if (peer != last_peer) {
+            Py_XDECREF(last_peer);
+            Py_XDECREF(name);
+            last_peer = Py_NewRef(peer);
+            name = PyObject_GetItem(names, peer);
+        }
+        Py_DECREF(peer);
+        if (name == NULL)
+            goto done;
+        PyList_SetItem(column[PEER], i, Py_NewRef(name));
+        if ((control = kind.get(kind.field[CONTROL], value, type)) == NULL)
+            goto done;
+        if (control != last_control) {
+            Py_XDECREF(last_control);
+            Py_XDECREF(octets);
+            last_control = Py_NewRef(control);
+            octets = PyObject_CallFunctionObjArgs(request, control, NULL);
+        }
+        Py_DECREF(control);
+        if (octets == NULL)
+            goto done;
+        PyList_SetItem(column[CONTROL], i, Py_NewRef(octets));
+    }
+    result = PyTuple_Pack(3, column[PAYLOAD], column[PEER], column[CONTROL]);
+done:
+    for (int i = PAYLOAD; i <= CONTROL; i++)
+        Py_XDECREF(column[i]);
+    Py_XDECREF(last_peer);
+    Py_XDECREF(last_control);
+    Py_XDECREF(name);
+    Py_XDECREF(octets);
+    return result;
+}
+
+/* Say where the octets of an element are. They stay there as long as the sequence has the element. */
+static int
+octets_at(PyObject *sequence, Py_ssize_t i, void *start, size_t *length)
+{
+    char *octets;
+    Py_ssize_t size;
+    PyObject *element = PySequence_GetItem(sequence, i);
+    if (element == NULL)
+        return -1;
+    int result = PyBytes_AsStringAndSize(element, &octets, &size);
+    Py_DECREF(element);
+    if (result == 0) {
+        *(void **)start = octets;
+        *length = size;
+    }
+    return result;
+}
+
+PyDoc_STRVAR(send_doc,
+"send(descriptor, payloads, names, controls) -> int\n\n"
+"Send datagrams, the first 1,024 at most, each to a struct sockaddr_in with its control messages; return how many the\n"
+"kernel took. It is `_Headers.send`.");
+
+static PyObject *
+send_(PyObject *module, PyObject *args)
+{
+    int descriptor, sent;
+    PyObject *payloads, *names, *controls;
+    if (!PyArg_ParseTuple(args, "iOOO:send", &descriptor, &payloads, &names, &controls))
+        return NULL;
+    Py_ssize_t count = PySequence_Size(payloads);
+    if (count < 0)
+        return NULL;
+    if (count > MAX_BATCH)
+        count = MAX_BATCH;
+    struct mmsghdr *headers = PyMem_Calloc(count + 1, sizeof(struct mmsghdr) + sizeof(struct iovec));
+    if (headers == NULL)
+        return PyErr_NoMemory();
+    struct iovec *vectors = (struct iovec *)(headers + count);
+    for (Py_ssize_t i = 0; i < count; i++) {
+        struct msghdr *header = &headers[i].msg_hdr;
+        size_t name_length = 0, control_length = 0;
+        header->msg_iov = &vectors[i];
+        header->msg_iovlen = 1;
+        if (octets_at(payloads, i, &vectors[i].iov_base, &vectors[i].iov_len) < 0 ||
+            octets_at(names, i, &header->msg_name, &name_length) < 0 ||
+            octets_at(controls, i, &header->msg_control, &control_length) < 0) {
+            PyMem_Free(headers);
+            return NULL;
+        }
+        header->msg_namelen = name_length;
+        header->msg_controllen = control_length;
+    }
+    Py_BEGIN_ALLOW_THREADS
+    do
+        sent = sendmmsg(descriptor, headers, count, MSG_DONTWAIT);
+    while (sent < 0 && errno == EINTR);
+    Py_END_ALLOW_THREADS
+    PyObject *result = sent < 0 ? PyErr_SetFromErrno(PyExc_OSError) : PyLong_FromLong(sent);
+    PyMem_Free(headers);
+    return result;
+}
+
+static PyMethodDef functions[] = {
+    {"receive", receive, METH_VARARGS, receive_doc},
+    {"values", values, METH_VARARGS, values_doc},
+    {"columns", columns, METH_VARARGS, columns_doc},
+    {"send", send_, METH_VARARGS, send_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+static struct PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "_mmsg",
+    .m_doc = "recvmmsg(2) and sendmmsg(2), with the loops over datagrams in C.",
+    .m_methods = functions,
+};
+
+PyMODINIT_FUNC
+PyInit__mmsg(void)
+{
+    return PyModuleDef_Init(&definition);
+}

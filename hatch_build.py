@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+from packaging.tags import sys_tags
+from setuptools import Distribution, Extension
 
 ROOM = Path("trio_ipv4/_kernel")
 SOURCE = "_mmsg.c"
@@ -26,50 +28,45 @@ class CompileHook(BuildHookInterface[Any]):
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         # An editable installation finds it beside its source; a wheel has it from elsewhere, and leaves the tree alone.
-        editable = version == "editable"
-        beside = Path(self.root) / ROOM / COMPILED
-        if editable:
-            beside.unlink(missing_ok=True)
-        if refusal := why_not():
-            self.app.display_info(f"trio-ipv4 stays pure Python: {refusal}")
-            return
-        self.directory_of_compiled = tempfile.mkdtemp()
+        beside = Path(self.root) / ROOM / COMPILED if version == "editable" else None
+        self.compiled_in = tempfile.mkdtemp()
         try:
-            made = compile_in(Path(self.directory_of_compiled), Path(self.root) / ROOM / SOURCE)
+            made = compile_in(Path(self.compiled_in), Path(self.root) / ROOM / SOURCE)
         except Exception as error:  # A compiler's failure has no class of its own.
-            self.app.display_warning(f"trio-ipv4 stays pure Python, since {SOURCE} could not be compiled: {error}")
+            self.app.display_warning(f"trio-ipv4 stays pure Python: {error}")
+            if beside:
+                beside.unlink(missing_ok=True)
             return
-        if editable:
-            shutil.copy(made, beside)
+        if beside:
+            # In one step: a program that runs meanwhile has the one or the other.
+            copy = shutil.copy(made, beside.with_suffix(".new"))
+            Path(copy).replace(beside)
         else:
             build_data["force_include"][str(made)] = (ROOM / COMPILED).as_posix()
-        platform = sysconfig.get_platform().replace("-", "_").replace(".", "_")
-        build_data["tag"] = f"cp311-abi3-{platform}"
+        build_data["tag"] = f"cp311-abi3-{platform_tag()}"
         build_data["pure_python"] = False
 
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:  # noqa: ARG002
-        if directory := getattr(self, "directory_of_compiled", None):
-            shutil.rmtree(directory, ignore_errors=True)
-
-
-def why_not() -> str | None:
-    """Say why there is nothing to compile, if there is not."""
-    if os.environ.get("TRIO_IPV4_PURE") == "1":
-        return "TRIO_IPV4_PURE is 1"
-    if not sys.platform.startswith("linux"):
-        return "recvmmsg and sendmmsg are Linux's"
-    if sys.implementation.name != "cpython" or sysconfig.get_config_var("Py_GIL_DISABLED"):
-        return "this Python has not the stable ABI of CPython"
-    return None
+        shutil.rmtree(self.compiled_in, ignore_errors=True)
 
 
 def compile_in(directory: Path, source: Path) -> Path:
-    """Compile an extension module for the stable ABI of CPython 3.11, and return where it is."""
-    from setuptools import Distribution, Extension  # noqa: PLC0415  # Needed only where something is compiled.
-
+    """Compile an extension module for the stable ABI of CPython 3.11, and return where it is; or raise."""
+    if os.environ.get("TRIO_IPV4_PURE") == "1":
+        raise RuntimeError("TRIO_IPV4_PURE is 1")
+    if not sys.platform.startswith("linux"):
+        raise RuntimeError("recvmmsg and sendmmsg are Linux's")
+    if sys.implementation.name != "cpython" or sysconfig.get_config_var("Py_GIL_DISABLED"):
+        raise RuntimeError("this Python has not the stable ABI of CPython")
     extension = Extension("_mmsg", [str(source)], py_limited_api=True)
     command = Distribution({"ext_modules": [extension]}).get_command_obj("build_ext")
     command.build_lib = command.build_temp = str(directory)
     command.ensure_finalized()
     command.run()
     return Path(command.get_ext_fullpath("_mmsg"))
+
+
+def platform_tag() -> str:
+    """Return the platform that this Python is for, which need not be the machine's: it may be a 32-bit one."""
+    platforms = (tag.platform for tag in sys_tags())
+    return next(each for each in platforms if not each.startswith(("manylinux", "musllinux")))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import socket as stdlib_socket
 import struct
 from typing import TYPE_CHECKING
@@ -132,6 +133,32 @@ async def test_max_bytes_bounds_each_datagram_and_not_what_the_kernel_handed_ove
         assert (second.payload, second.truncated) == (b"x" * 100, False)
         rest = await drain(receiver, 8, max_bytes=99)
         assert {(each.payload, each.truncated) for each in rest} == {(b"x" * 99, True)}
+
+
+async def test_an_error_comes_after_what_came_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    socket = trio.socket.socket(type=trio.socket.SOCK_DGRAM)
+    await socket.bind(("127.0.0.1", 5000))
+    async with PacketConn(socket) as receiver:
+        receiver.receive_offload = True
+        with stdlib_socket.socket(type=stdlib_socket.SOCK_DGRAM) as peer:
+            peer.bind(("127.0.0.1", 6000))
+            await socket.connect(("127.0.0.1", 6000))
+            for number in range(20):
+                peer.sendto(bytes([number]), ("127.0.0.1", 5000))
+        receive = receiver._receive
+
+        def refused_after_the_first(*arguments: int) -> object:
+            received = receive(*arguments)
+            monkeypatch.setattr(receiver, "_receive", receive)
+            os.write(socket.fileno(), b"nobody is there any more")
+            return received
+
+        monkeypatch.setattr(receiver, "_receive", refused_after_the_first)
+        first = await receiver.receive_batch()
+        assert [each.payload[0] for each in first] == list(range(8))
+        with pytest.raises(ConnectionRefusedError):
+            await receiver.receive_batch()
+        assert [each.payload[0] for each in await drain(receiver, 12)] == list(range(8, 20))
 
 
 async def test_a_wrapped_socket_that_has_offload_on_is_read_rightly() -> None:

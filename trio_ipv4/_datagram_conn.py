@@ -7,7 +7,7 @@ import collections
 import errno
 import ipaddress
 import itertools
-from typing import TYPE_CHECKING, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, TypeVar, cast
 
 import trio
 
@@ -47,7 +47,7 @@ class DatagramConn(MulticastConn, trio.abc.Channel[ValueT], Generic[ValueT]):
         super().__init__(socket)
         self._receiver: Final = batch.Receiver()
         self._sender: Final = batch.Sender()
-        # Runs of values, and errors between them.
+        # What the kernel has handed over and the caller not got yet: runs of values, with errors between them.
         self._ready: Final[collections.deque[list[ValueT] | Exception]] = collections.deque()
         self._peers: Final = Peers()
         self._names: Final = Names()
@@ -145,15 +145,17 @@ class DatagramConn(MulticastConn, trio.abc.Channel[ValueT], Generic[ValueT]):
 
     def _keep(self, decoded: Iterable[ValueT | Exception]) -> None:
         """Make what was decoded ready."""
-        run: list[ValueT] = []
         for each in decoded:
-            if not isinstance(each, Exception):
-                run.append(each)
-                continue
-            self._ready.extend((run, each) if run else (each,))
-            run = []
-        if run:
-            self._ready.append(run)
+            if isinstance(each, Exception):
+                self._ready.append(each)
+            else:
+                self._last_run().append(each)
+
+    def _last_run(self) -> list[ValueT]:
+        """Return the run at the end of what is ready, to add to it."""
+        if not self._ready or isinstance(self._ready[-1], Exception):
+            self._ready.append([])
+        return cast("list[ValueT]", self._ready[-1])
 
     def _hand_over(self, limit: int, max_bytes: int) -> list[ValueT]:
         """Return what is ready, up to the first error; raise that when its turn comes, so that nothing is lost."""

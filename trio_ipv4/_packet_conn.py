@@ -150,12 +150,16 @@ class PacketConn(DatagramConn[Datagram]):
     def _take_coalesced(self, descriptor: int, limit: int, max_bytes: int) -> Sequence[Datagram] | None:
         enough = min(limit, batch.MAX_BATCH)  # A flood must not keep this call for ever.
         while sum(1 if isinstance(run, Exception) else len(run) for run in self._ready) < enough:
-            # Few at a time: each may hold 64 datagrams, and what this call does not return waits for the next.
-            received = self._receive(descriptor, min(limit, 8), offload.MAX_COALESCED)
+            try:
+                # Few at a time: each may hold 64 datagrams, and what this call does not return waits for the next.
+                received = self._receive(descriptor, min(limit, 8), offload.MAX_COALESCED)
+            except OSError as error:
+                self._ready.append(error)  # After what came before it.
+                break
             if received is None:
                 break
             if isinstance(received, list):
-                self._ready.append(received)
+                self._last_run().extend(received)
             else:
                 self._keep_split(received)
         return self._hand_over(limit, max_bytes) if self._ready else None
@@ -168,7 +172,7 @@ class PacketConn(DatagramConn[Datagram]):
             else:
                 parts = offload.split(datagram.payload, size)
                 peer, control = itertools.repeat(datagram.peer), itertools.repeat(datagram.control)
-                self._ready.append(list(map(received_datagram, parts, peer, control)))
+                self._last_run().extend(map(received_datagram, parts, peer, control))
 
     def _sizes_of(self, received: Received) -> Iterable[int]:
         if isinstance(received.controls, bytes):

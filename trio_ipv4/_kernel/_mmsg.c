@@ -1,8 +1,8 @@
 /* recvmmsg(2) and sendmmsg(2) for `batch.py`, with the loops over datagrams in C.
  *
- * Optional: `batch.py` does the same without it, for more time per datagram. Each function here says which part of that
- * file it stands for; the tests run with both. Nothing here knows what a payload, a peer or a control message means: the
- * values, and the tables that remember what was made of which octets, come from Python.
+ * Optional: Python does the same without it, for more time per datagram. Each function here says what of `batch.py` and
+ * `_packet_conn.py` it stands for; the tests run with both. Nothing here knows what a payload, a peer or a control
+ * message means: the values, and the tables that remember what was made of which octets, come from Python.
  *
  * Only the stable ABI of CPython 3.11 is used, so that one binary serves all later versions.
  */

@@ -323,6 +323,37 @@ async def test_every_set_of_flags_brings_its_facts(calls: str) -> None:
                 assert control.timestamp_ns is None
 
 
+@pytest.mark.usefixtures("calls")
+@pytest.mark.parametrize("offload", [False, True])
+async def test_each_datagram_of_a_batch_has_its_own_timestamp(offload: bool) -> None:
+    async with open_udp("127.0.0.1", 5000) as receiver, open_udp("127.0.0.1") as sender:
+        receiver.control_flags = ControlFlags(127)
+        receiver.receive_offload = offload
+        for _ in range(3):  # The second and third time the other facts are known.
+            before = time.time_ns()
+            for number in range(5):
+                await sender.send_to(bytes([number]), ("127.0.0.1", 5000), control=ControlMessage(ttl=9))
+            batch = await receiver.receive_batch()
+            after = time.time_ns()
+            assert [each.payload for each in batch] == [bytes([number]) for number in range(5)]
+            stamps = [each.control.timestamp_ns or 0 for each in batch]
+            # The kernel reads a coarser clock than this process might; both are the same clock.
+            assert before - 10**7 <= stamps[0] <= stamps[-1] <= after + 10**7
+            assert stamps == sorted(stamps)
+            assert len(set(stamps)) > 1
+            assert {attrs.evolve(each.control, timestamp_ns=None) for each in batch} == {
+                ControlMessage(
+                    ttl=9,
+                    src="127.0.0.1",
+                    dst="127.0.0.1",
+                    ifindex=LO,
+                    tos=0,
+                    local="127.0.0.1",
+                    drops=0,
+                )
+            }
+
+
 async def test_a_wrapped_socket_has_the_flags_that_it_had() -> None:
     for chosen in itertools.chain.from_iterable(itertools.combinations(SWITCHES, n) for n in range(len(SWITCHES) + 1)):
         with trio.socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as a_socket:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import collections
+import contextlib
 import errno
 import ipaddress
 import itertools
@@ -17,7 +18,7 @@ from trio_ipv4._errors import ParseError, PartialSendError
 from trio_ipv4._kernel import batch
 from trio_ipv4._kernel.errors import explain
 from trio_ipv4._multicast_conn import MulticastConn
-from trio_ipv4._values.control import EMPTY, ControlFlags, ControlMessage, parse_control
+from trio_ipv4._values.control import EMPTY, ControlFlags, ControlMessage, LeadingTimestamp, parse_control, stamped
 from trio_ipv4._values.fields import to_integer
 
 if TYPE_CHECKING:
@@ -295,6 +296,17 @@ class Controls(Remembered[bytes, ControlMessage]):
     def __init__(self, flags: ControlFlags) -> None:
         super().__init__()
         self._flags: Final = flags
+        self._timestamp: Final = LeadingTimestamp(this_platform())
+
+    def __missing__(self, key: bytes) -> ControlMessage:
+        timestamp_ns = self._timestamp.read(key)
+        if timestamp_ns is not None:
+            # It is never the same again: what follows it may well be.
+            with contextlib.suppress(ParseError):
+                rest = self[key[self._timestamp.size :]]
+                if rest.timestamp_ns is None:
+                    return stamped(rest, timestamp_ns)
+        return super().__missing__(key)
 
     def _make(self, key: bytes) -> ControlMessage:
         source = None

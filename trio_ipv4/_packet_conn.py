@@ -5,10 +5,11 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING, Final, final
 
+from trio_ipv4._abi.this import this_platform
 from trio_ipv4._datagram_conn import DatagramConn, Remembered, control_lost, header_length, partial_send
 from trio_ipv4._errors import ParseError
 from trio_ipv4._kernel import batch, offload, options, sockets
-from trio_ipv4._values.control import EMPTY, ControlFlags, ControlMessage
+from trio_ipv4._values.control import EMPTY, ControlFlags, ControlMessage, LeadingTimestamp
 from trio_ipv4._values.datagram import Datagram
 from trio_ipv4._values.datagram import received as received_datagram
 from trio_ipv4._values.fields import to_bool, to_integer
@@ -225,6 +226,15 @@ _KIND: Final = batch.Kind(Datagram, (Datagram.payload, Datagram.peer, Datagram.c
 
 class _SegmentSizes(Remembered[bytes, int]):
     """Segment sizes by the octets of control messages; 0 where none is told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._timestamp: Final = LeadingTimestamp(this_platform())
+
+    def __missing__(self, key: bytes) -> int:
+        if self._timestamp.read(key) is None:
+            return super().__missing__(key)
+        return self[key[self._timestamp.size :]]  # As for `Controls`.
 
     def _make(self, key: bytes) -> int:
         return offload.segment_size(key)

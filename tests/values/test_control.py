@@ -3,7 +3,7 @@ from __future__ import annotations
 import pickle
 import struct
 from ipaddress import IPv4Address, IPv4Interface
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import pytest
@@ -11,9 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trio_ipv4 import ControlFlags, ControlMessage, Interface, InterfaceFlags, ParseError
-from trio_ipv4._abi.linux import LINUX
+from trio_ipv4._abi import structs
+from trio_ipv4._abi.darwin import DARWIN
+from trio_ipv4._abi.linux import LINUX, linux
 from trio_ipv4._abi.this import this_platform
-from trio_ipv4._values.control import marshal_control, parse_control
+from trio_ipv4._datagram_conn import Controls
+from trio_ipv4._values.control import LeadingTimestamp, marshal_control, parse_control, stamped
+
+if TYPE_CHECKING:
+    from trio_ipv4._abi.platform import Platform
 
 EN0 = Interface(7, "en0", 1500, InterfaceFlags.UP)
 FACTS = ControlMessage(
@@ -174,6 +180,76 @@ def test_any_damage_to_good_octets_is_a_message_or_a_parse_error(message: Contro
 def test_a_request_comes_back_with_its_source_as_local(request: ControlMessage) -> None:
     expected = ControlMessage(ttl=request.ttl, tos=request.tos, ifindex=request.ifindex, local=request.src)
     assert ControlMessage.parse(request.marshal()) == expected
+
+
+# A timestamp that comes first is read by itself
+
+SECONDS_AND_NANOSECONDS = st.tuples(
+    st.sampled_from([-(2**63), -1, 0, 1_700_000_000, 2**63 - 1]),
+    st.sampled_from([-1, 0, 1, 999_999_999, 1_000_000_000]),
+)
+TIMESTAMPS = SECONDS_AND_NANOSECONDS.map(lambda both: structs.cmsg(LINUX, 1, 35, struct.pack("<qq", *both)))
+OTHERS = st.sampled_from([b"", GO_TTL, GO_PKTINFO, GO_PKTINFO + bytes(4) + GO_TTL, b"tail", bytes(16), b"\xff" * 16])
+
+
+@given(st.binary(max_size=3) | OTHERS | TIMESTAMPS, TIMESTAMPS | OTHERS, OTHERS | TIMESTAMPS, st.integers(0, 120))
+def test_what_is_remembered_is_what_is_parsed(first: bytes, second: bytes, third: bytes, length: int) -> None:
+    data = (first + second + third)[:length]
+    remembered = Controls(ControlFlags(0))
+    try:
+        expected = parse_control(this_platform(), data)
+    except ParseError as error:
+        with pytest.raises(ParseError) as caught:
+            remembered[data]
+        assert (str(caught.value), caught.value.offset) == (str(error), error.offset)
+    else:
+        assert remembered[data] == expected
+        assert hash(remembered[data]) == hash(expected)
+        assert type(remembered[data]) is ControlMessage
+
+
+def test_what_follows_a_timestamp_is_parsed_once() -> None:
+    remembered = Controls(ControlFlags.TIMESTAMP)
+    rest = GO_PKTINFO + bytes(4) + GO_TTL
+    for number in range(5):
+        stamp = structs.cmsg(this_platform(), 1, 35, struct.pack("=qq", 1_700_000_000, number))
+        assert remembered[stamp + rest] == attrs.evolve(
+            parse_control(this_platform(), rest), timestamp_ns=1_700_000_000_000_000_000 + number
+        )
+    assert list(remembered) == [rest]
+
+
+@pytest.mark.parametrize("platform", [LINUX, linux(word=4), linux(byte_order="big")])
+def test_a_leading_timestamp_is_found_where_linux_puts_it(platform: Platform) -> None:
+    def message(seconds: int, nanoseconds: int) -> bytes:
+        content = struct.pack(platform.prefix + "qq", seconds, nanoseconds)
+        return structs.cmsg(platform, *platform.control["SO_TIMESTAMPNS"], content)
+
+    leading = LeadingTimestamp(platform)
+    good = message(3, 999_999_999)
+    assert leading.size == len(good)
+    assert leading.read(good) == leading.read(good + b"more") == 3_999_999_999
+    assert leading.read(message(3, 0)) == 3_000_000_000
+    assert leading.read(good[:-1]) is None
+    for nanoseconds in (-1, 1_000_000_000, 1_000_000_001):
+        assert leading.read(message(3, nanoseconds)) is None
+    for i in range(len(good) - 16):
+        assert leading.read(good[:i] + bytes([good[i] ^ 1]) + good[i + 1 :]) is None
+
+
+def test_a_platform_without_the_option_has_no_leading_timestamp() -> None:
+    assert "SO_TIMESTAMPNS" not in DARWIN.control
+    for octets in (bytes(100), structs.cmsg(DARWIN, 0, 0, bytes(16)), structs.cmsg(DARWIN, 1, 35, bytes(16))):
+        assert LeadingTimestamp(DARWIN).read(octets) is None
+
+
+@given(MESSAGES, st.integers(0, 2**63 - 1))
+def test_a_stamped_message_is_the_same_but_for_its_timestamp(message: ControlMessage, timestamp_ns: int) -> None:
+    made = stamped(message, timestamp_ns)
+    assert made == attrs.evolve(message, timestamp_ns=timestamp_ns)
+    assert pickle.loads(pickle.dumps(made)) == made
+    with pytest.raises(attrs.exceptions.FrozenInstanceError):
+        made.ttl = 1  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("name", ["dst", "local", "timestamp_ns", "drops"])

@@ -55,7 +55,7 @@ class ControlFlags(enum.IntFlag):
 
 
 @final
-@attrs.frozen(init=False)
+@attrs.frozen(init=False, weakref_slot=False)  # Without that slot, `_Stamped` can lay out an equal object.
 class ControlMessage:
     """Facts that were received with a datagram, or requests that go with one that is sent. Absent is `None`.
 
@@ -166,6 +166,54 @@ def parse_control(platform: Platform, data: bytes) -> ControlMessage:
         if read := kinds.get((level, kind)):
             fields.update(read(platform, content, offset))
     return ControlMessage(**fields)
+
+
+@final
+class LeadingTimestamp:
+    """The timestamp at the start of a control buffer: Linux writes it before all else (`sock_recv_cmsgs`).
+
+    It is the one fact that differs from datagram to datagram where the others are the same, so it is worth reading by
+    itself.
+    """
+
+    def __init__(self, platform: Platform) -> None:
+        kind = platform.control.get("SO_TIMESTAMPNS")
+        self.size: Final = structs.cmsg_space(platform, 16)
+        """Of the message as a whole, in octets."""
+        self._header: Final = structs.cmsg(platform, *kind, bytes(16))[:-16] if kind else None
+        self._content: Final = struct.Struct(f"{platform.prefix}{self.size - 16}xqq")
+
+    def read(self, data: bytes) -> int | None:
+        """Return the timestamp in nanoseconds, if it is there and valid."""
+        if self._header is None or not data.startswith(self._header) or len(data) < self.size:
+            return None
+        seconds, nanoseconds = self._content.unpack_from(data)
+        return seconds * _SECOND + nanoseconds if 0 <= nanoseconds < _SECOND else None
+
+
+class _Stamped:
+    """A control message in the making: `_Stamped(control, timestamp_ns)` returns a `ControlMessage`.
+
+    As for a received datagram (datagram.py): what is stored has been checked, and a frozen class's own way to store it
+    takes several times as long.
+    """
+
+    __slots__ = ("drops", "dst", "ifindex", "local", "src", "timestamp_ns", "tos", "ttl")
+
+    def __init__(self, control: ControlMessage, timestamp_ns: int) -> None:
+        self.ttl = control.ttl
+        self.src = control.src
+        self.dst = control.dst
+        self.ifindex = control.ifindex
+        self.tos = control.tos
+        self.local = control.local
+        self.timestamp_ns = timestamp_ns
+        self.drops = control.drops
+        self.__class__ = ControlMessage  # type: ignore[assignment]  # noqa: PLE0237
+
+
+stamped: Callable[[ControlMessage, int], ControlMessage] = _Stamped  # type: ignore[assignment]
+"""Return a control message with another timestamp, without conversion and validation."""
 
 
 def _read_octet(name: str) -> Callable[[Platform, bytes, int], dict[str, Any]]:

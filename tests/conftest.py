@@ -103,7 +103,7 @@ def calls(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> st
 def wait_until() -> WaitUntil:
     """Wait, blocking, until a condition holds: `wait_until(lambda: group in igmp_groups())`."""
 
-    def wait(condition: Callable[[], object], *, seconds: float = 5) -> None:
+    def wait(condition: Callable[[], object], *, seconds: float = 20) -> None:
         deadline = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < deadline, f"not within {seconds} seconds"
@@ -116,7 +116,7 @@ def wait_until() -> WaitUntil:
 def eventually() -> Eventually:
     """Wait, letting other tasks run, until a condition holds: `await eventually(lambda: group in igmp_groups())`."""
 
-    async def wait(condition: Callable[[], object], *, seconds: float = 5) -> None:
+    async def wait(condition: Callable[[], object], *, seconds: float = 20) -> None:
         with trio.move_on_after(seconds):
             while not condition():  # noqa: ASYNC110  # The kernel sets no events.
                 await trio.sleep(LOOK_AGAIN)

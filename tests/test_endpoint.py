@@ -388,7 +388,7 @@ async def test_closing_wakes_everybody_who_sends(full: PacketConn) -> None:
                 await full.send_to(bytes(1000), ABSENT)
             woken.append(number)
 
-        with trio.fail_after(5):
+        with trio.fail_after(20):
             async with trio.open_nursery() as nursery:
                 for number in range(3):
                     nursery.start_soon(send, number)
@@ -438,7 +438,7 @@ async def test_closing_wakes_everybody_who_receives(conn: PacketConn | RawConn) 
         woken.append(number)
 
     operations = [conn.receive, conn.receive_batch, conn.__anext__, conn.batches().__anext__, conn.receive]
-    with trio.fail_after(5):
+    with trio.fail_after(20):
         async with trio.open_nursery() as nursery:
             for number, operation in enumerate(operations):
                 nursery.start_soon(receive, number, operation)
@@ -449,7 +449,7 @@ async def test_closing_wakes_everybody_who_receives(conn: PacketConn | RawConn) 
 
 async def test_closing_the_trio_socket_wakes_everybody_too() -> None:
     conn = open_udp(*HERE)
-    with trio.fail_after(5):
+    with trio.fail_after(20):
         async with trio.open_nursery() as nursery:
 
             async def receive() -> None:

@@ -46,7 +46,7 @@ def to(conn: PacketConn) -> tuple[str, int]:
 
 async def drain(conn: PacketConn, count: int, *, limit: int = 64, max_bytes: int = 65535) -> list[Datagram]:
     received: list[Datagram] = []
-    with trio.fail_after(5):
+    with trio.fail_after(20):
         while len(received) < count:
             received += await conn.receive_batch(min(limit, count - len(received)), max_bytes=max_bytes)
     return received

@@ -37,7 +37,7 @@ def told(change: InterfaceChange) -> tuple[InterfaceChangeKind, str, int, bool, 
 
 
 async def take(changes: AsyncIterator[InterfaceChange], count: int) -> list[InterfaceChange]:
-    with trio.fail_after(5):
+    with trio.fail_after(20):
         return [await anext(changes) for _ in range(count)]
 
 
@@ -45,7 +45,7 @@ async def rest(changes: AsyncIterator[InterfaceChange]) -> list[InterfaceChange]
     """Take what there is. A bridge that is made now comes last: when it is told of, everything was."""
     ip("link add last0 type bridge")
     found: list[InterfaceChange] = []
-    with trio.fail_after(5):
+    with trio.fail_after(20):
         while not found or (found[-1].kind, found[-1].interface.name) != (ADDED, "last0"):
             found.append(await anext(changes))
     return found[:-1]
@@ -175,7 +175,7 @@ async def test_several_tasks_share_the_changes() -> None:
 
     async with watch_interfaces() as changes:
         await take(changes, 1)
-        with trio.fail_after(5):
+        with trio.fail_after(20):
             async with trio.open_nursery() as nursery:
                 for _ in range(3):
                     nursery.start_soon(reader)
@@ -204,7 +204,7 @@ async def test_a_reader_that_is_too_slow_is_told_the_difference() -> None:
 async def test_a_dump_that_was_interrupted_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
     real, refused = kernel.try_dump, iter(range(5))
     monkeypatch.setattr(kernel, "try_dump", lambda asking: real(asking) if next(refused, None) is None else None)
-    with trio.fail_after(5):
+    with trio.fail_after(20):
         async with watch_interfaces() as changes:
             assert [change.interface.name for change in await take(changes, 1)] == ["lo"]
     assert next(refused, None) is None

@@ -86,16 +86,16 @@ def test_members_hear_their_group(lab: Lab) -> None:
 def test_the_switch_learns_joins_and_leaves(lab: Lab, wait_until: Callable[..., None]) -> None:
     with lab["b"].call(udp) as member:
         join(member, lab["b"])
-        wait_until(lambda: ("b-0", str(GROUP), None) in learned(lab), seconds=2)
+        wait_until(lambda: ("b-0", str(GROUP), None) in learned(lab))
         leave(member, lab["b"])
-        wait_until(lambda: ("b-0", str(GROUP), None) not in learned(lab), seconds=2)
+        wait_until(lambda: ("b-0", str(GROUP), None) not in learned(lab))
 
 
 def test_the_switch_learns_sources(lab: Lab, wait_until: Callable[..., None]) -> None:
     with lab["b"].call(udp) as member:
         source = lab["a"].addresses[0]
         join_source(member, lab["b"], source)
-        wait_until(lambda: ("b-0", str(GROUP), str(source)) in learned(lab), seconds=2)
+        wait_until(lambda: ("b-0", str(GROUP), str(source)) in learned(lab))
 
 
 def test_the_switch_keeps_a_group_from_other_hosts(wait_until: Callable[..., None]) -> None:
@@ -227,7 +227,7 @@ async def test_connections_belong_to_the_host(lab: Lab) -> None:
         assert b.call(igmp_groups)[b.interfaces[0].index, GROUP] == 1
         here.multicast_interface = a.interfaces[0]
         await here.send_to(b"hello", (GROUP, 5000))
-        with trio.fail_after(5):
+        with trio.fail_after(20):
             received = await there.receive()
     assert (received.payload, received.peer) == (b"hello", (str(a.addresses[0]), 5000))
 

@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
     from report import Series
 
-COLOURS: Final = {"C": "#7a7a7a", "Go": "#3d85c6", "ours": "#c0504d", "Python": "#b8a36a"}
+COLOURS: Final = {"C": "#7a7a7a", "Go": "#3d85c6", "ours": "#c0504d", "pure": "#dd9a98", "Python": "#b8a36a"}
 STYLE: Final = (
     "text{font:13px system-ui,sans-serif;fill:#222}.h{font-size:16px;font-weight:600}.s{font-size:11px;fill:#555}"
 )
 SECOND: Final = ("c-parse", "ours-batch-2048")
 """Dashed, as they lie close to another line of their colour."""
-WIDTH: Final = 900
-BARS: Final = 370
+WIDTH: Final = 960
+BARS: Final = 430
 """Where the bars begin."""
 ROW: Final = 24
 LINES: Final = 260
@@ -105,7 +105,9 @@ def lines(batching: Sequence[Series], top: int) -> Iterator[str]:
 
 
 def colour(one: Series) -> str:
-    return COLOURS["ours" if one.contestant.name.startswith("ours") else one.contestant.language]
+    if not one.contestant.name.startswith("ours"):
+        return COLOURS[one.contestant.language]
+    return COLOURS["pure" if one.contestant.name.endswith("-pure") else "ours"]
 
 
 def text(x: int, y: int, words: str, kind: str = "", *, anchor: str = "start") -> str:

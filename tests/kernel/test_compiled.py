@@ -131,6 +131,21 @@ def test_what_a_table_raises_comes_out(compiled: batch.Compiled, slots: batch._S
     assert not grown(before)
 
 
+def test_columns_are_those_of_each_value(compiled: batch.Compiled) -> None:
+    peers = [("127.0.0.1", 1), ("127.0.0.1", 2)]
+    requests = [ControlMessage(ttl=1), ControlMessage(ttl=2), ControlMessage()]
+    values = tuple(
+        Datagram(bytes([i]), peers[i % 2], control=requests[i // 2 % 3]) for i in (0, 0, 1, 2, 3, 3, 4, 5, 6, 0)
+    )
+    names = {peer: repr(peer).encode() for peer in peers}
+    assert compiled.columns(values, _KIND, names, ControlMessage.marshal) == (
+        [each.payload for each in values],
+        [names[each.peer] for each in values],
+        [each.control.marshal() for each in values],
+    )
+    assert compiled.columns((), _KIND, names, ControlMessage.marshal) == ([], [], [])
+
+
 def test_no_reference_is_kept_or_lost(compiled: batch.Compiled, slots: batch._Slots, udp: socket.socket) -> None:
     here = udp.getsockname()
     name = socket.AF_INET.to_bytes(2, sys.byteorder) + here[1].to_bytes(2, "big") + socket.inet_aton(here[0]) + bytes(8)

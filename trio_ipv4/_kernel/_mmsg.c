@@ -209,6 +209,32 @@ done:
     return list;
 }
 
+/* What was made of the last object: in a batch, the same peer and the same control message come again and again. */
+typedef struct {
+    PyObject *from;
+    PyObject *made;
+} Made;
+
+/* Return what `make` makes of an object, to which the reference is taken over, with the help of another one. */
+static PyObject *
+made_of(Made *last, PyObject *from, binaryfunc make, PyObject *with)
+{
+    if (from != last->from) {
+        Py_XDECREF(last->from);
+        Py_XDECREF(last->made);
+        last->from = Py_NewRef(from);
+        last->made = make(with, from);
+    }
+    Py_DECREF(from);
+    return Py_XNewRef(last->made);
+}
+
+static PyObject *
+call(PyObject *function, PyObject *argument)
+{
+    return PyObject_CallFunctionObjArgs(function, argument, NULL);
+}
+
 PyDoc_STRVAR(columns_doc,
 "columns(values, kind, names, request) -> tuple[list[bytes], list[bytes], list[bytes]] | None\n\n"
 "Return the payloads of values, the struct sockaddr_in of their peers, which `names` tells, and the octets that\n"
@@ -218,59 +244,41 @@ PyDoc_STRVAR(columns_doc,
 static PyObject *
 columns(PyObject *module, PyObject *args)
 {
+    enum { COLUMNS = CONTROL + 1 };
+    const binaryfunc make[COLUMNS] = {NULL, PyObject_GetItem, call};
     Kind kind;
-    PyObject *sequence, *type, *fields, *names, *request;
-    PyObject *result = NULL, *column[CONTROL + 1] = {0}, *last_peer = NULL, *last_control = NULL;
-    PyObject *name = NULL, *octets = NULL;
-    if (!PyArg_ParseTuple(args, "O!(OO)OO:columns", &PyTuple_Type, &sequence, &type, &fields, &names, &request) ||
+    Made last[COLUMNS] = {{NULL}};
+    PyObject *sequence, *type, *fields, *with[COLUMNS] = {NULL}, *column[COLUMNS] = {NULL}, *result = NULL;
+    if (!PyArg_ParseTuple(args, "O!(OO)OO:columns", &PyTuple_Type, &sequence, &type, &fields, &with[PEER],
+                          &with[CONTROL]) ||
         kind_from(type, fields, &kind) < 0)
         return NULL;
     Py_ssize_t count = PyTuple_Size(sequence);
-    for (int i = PAYLOAD; i <= CONTROL; i++)
-        if ((column[i] = PyList_New(count)) == NULL)
+    for (int j = 0; j < COLUMNS; j++)
+        if ((column[j] = PyList_New(count)) == NULL)
             goto done;
     for (Py_ssize_t i = 0; i < count; i++) {
-        PyObject *value = PyTuple_GetItem(sequence, i), *payload, *peer, *control;
+        PyObject *value = PyTuple_GetItem(sequence, i);
         if (Py_TYPE(value) != kind.type) {
             result = Py_NewRef(Py_None);
             goto done;
         }
-        if ((payload = kind.get(kind.field[PAYLOAD], value, type)) == NULL)
-            goto done;
-        PyList_SetItem(column[PAYLOAD], i, payload);
-        if ((peer = kind.get(kind.field[PEER], value, type)) == NULL)
-            goto done;
-        if (peer != last_peer) {
-            Py_XDECREF(last_peer);
-            Py_XDECREF(name);
-            last_peer = Py_NewRef(peer);
-            name = PyObject_GetItem(names, peer);
+        for (int j = 0; j < COLUMNS; j++) {
+            PyObject *part = kind.get(kind.field[j], value, type);
+            if (part != NULL && make[j] != NULL)
+                part = made_of(&last[j], part, make[j], with[j]);
+            if (part == NULL)
+                goto done;
+            PyList_SetItem(column[j], i, part);
         }
-        Py_DECREF(peer);
-        if (name == NULL)
-            goto done;
-        PyList_SetItem(column[PEER], i, Py_NewRef(name));
-        if ((control = kind.get(kind.field[CONTROL], value, type)) == NULL)
-            goto done;
-        if (control != last_control) {
-            Py_XDECREF(last_control);
-            Py_XDECREF(octets);
-            last_control = Py_NewRef(control);
-            octets = PyObject_CallFunctionObjArgs(request, control, NULL);
-        }
-        Py_DECREF(control);
-        if (octets == NULL)
-            goto done;
-        PyList_SetItem(column[CONTROL], i, Py_NewRef(octets));
     }
-    result = PyTuple_Pack(3, column[PAYLOAD], column[PEER], column[CONTROL]);
+    result = PyTuple_Pack(COLUMNS, column[PAYLOAD], column[PEER], column[CONTROL]);
 done:
-    for (int i = PAYLOAD; i <= CONTROL; i++)
-        Py_XDECREF(column[i]);
-    Py_XDECREF(last_peer);
-    Py_XDECREF(last_control);
-    Py_XDECREF(name);
-    Py_XDECREF(octets);
+    for (int j = 0; j < COLUMNS; j++) {
+        Py_XDECREF(column[j]);
+        Py_XDECREF(last[j].from);
+        Py_XDECREF(last[j].made);
+    }
     return result;
 }
 

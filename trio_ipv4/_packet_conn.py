@@ -137,16 +137,13 @@ class PacketConn(DatagramConn[Datagram]):
     def _take(self, descriptor: int, limit: int, max_bytes: int) -> Sequence[Datagram] | None:
         if self._coalesced:
             return self._take_coalesced(descriptor, limit, max_bytes)
-        if self._ready or self._is_raw:
-            return super()._take(descriptor, limit, max_bytes)
-        received = self._receive(descriptor, limit, max_bytes)
-        if received is None or isinstance(received, list):
-            return received
-        if received.flags is None:  # The way of nearly every datagram: nothing truncated, nothing to strip.
-            peers, controls = self._peers_of(received), self._controls_of(received)
-            return list(map(received_datagram, received.payloads, peers, controls))
-        self._keep(self._decode(received))
-        return self._hand_over(limit, max_bytes)
+        return super()._take(descriptor, limit, max_bytes)
+
+    def _made_at_once(self, received: Received) -> list[Datagram] | None:
+        if self._is_raw or received.flags is not None:
+            return None
+        # The way of nearly every datagram: nothing truncated, nothing to strip.
+        return list(map(received_datagram, received.payloads, self._peers_of(received), self._controls_of(received)))
 
     def _take_coalesced(self, descriptor: int, limit: int, max_bytes: int) -> Sequence[Datagram] | None:
         enough = min(limit, batch.MAX_BATCH)  # A flood must not keep this call for ever.

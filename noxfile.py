@@ -95,9 +95,7 @@ def docs(session: nox.Session) -> None:
 def build(session: nox.Session) -> None:
     """Build the distributions, check what is in them, and run the source's tests against the installed wheel."""
     install(session, "build")
-    dist = Path(session.create_tmp(), "dist").absolute()
-    shutil.rmtree(dist, ignore_errors=True)
-    session.run("python", "-m", "build", "--outdir", str(dist))
+    dist = make_distributions(session)
     (wheel,), (source,) = dist.glob("*.whl"), dist.glob("*.tar.gz")
     check_wheel(session, wheel)
 
@@ -121,13 +119,8 @@ def sanitize(session: nox.Session) -> None:
     (What lies in one connection's buffers, which are one mapping, has no guards between.)
     """
     sanitizers = "-fsanitize=address,undefined -fno-sanitize-recover=undefined"
-    dist = Path(session.create_tmp(), "dist").absolute()
-    shutil.rmtree(dist, ignore_errors=True)
     install(session, "build", *nox.project.dependency_groups(PROJECT, "test"))
-    session.run(
-        *("python", "-m", "build", "--wheel", "--outdir", str(dist)),
-        env={"CFLAGS": f"-O1 -g {sanitizers}", "LDFLAGS": sanitizers},
-    )
+    dist = make_distributions(session, "--wheel", env={"CFLAGS": f"-O1 -g {sanitizers}", "LDFLAGS": sanitizers})
     (wheel,) = dist.glob("*.whl")
     if wheel.name.endswith("none-any.whl"):
         session.error("nothing was compiled, so there is nothing to run")
@@ -170,6 +163,14 @@ def soak(session: nox.Session) -> None:
 def install(session: nox.Session, group: str, *arguments: str) -> None:
     """Install a dependency group and more, in one resolution."""
     session.install(*nox.project.dependency_groups(PROJECT, group), *arguments)
+
+
+def make_distributions(session: nox.Session, *options: str, env: dict[str, str] | None = None) -> Path:
+    """Build them anew, and return the directory in which they are."""
+    dist = Path(session.create_tmp(), "dist").absolute()
+    shutil.rmtree(dist, ignore_errors=True)
+    session.run("python", "-m", "build", "--outdir", str(dist), *options, env=env)
+    return dist
 
 
 def run_tests(session: nox.Session, *pytest: str, env: dict[str, str] | None = None) -> None:

@@ -6,6 +6,7 @@ import abc
 import collections
 import contextlib
 import errno
+import functools
 import ipaddress
 import itertools
 from typing import TYPE_CHECKING, Final, Generic, TypeVar, cast
@@ -299,7 +300,10 @@ class Controls(Remembered[bytes, ControlMessage]):
     def __init__(self, flags: ControlFlags) -> None:
         super().__init__()
         self._flags: Final = flags
-        self._timestamp: Final = LeadingTimestamp(this_platform())
+
+    @functools.cached_property
+    def _timestamp(self) -> LeadingTimestamp:
+        return LeadingTimestamp(this_platform())
 
     def __missing__(self, key: bytes) -> ControlMessage:
         timestamp_ns = self._timestamp.read(key)

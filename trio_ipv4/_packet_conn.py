@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from typing import TYPE_CHECKING, Final, final
 
@@ -224,9 +225,9 @@ _KIND: Final = batch.Kind(Datagram, (Datagram.payload, Datagram.peer, Datagram.c
 class _SegmentSizes(Remembered[bytes, int]):
     """Segment sizes by the octets of control messages; 0 where none is told."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._timestamp: Final = LeadingTimestamp(this_platform())
+    @functools.cached_property
+    def _timestamp(self) -> LeadingTimestamp:
+        return LeadingTimestamp(this_platform())
 
     def __missing__(self, key: bytes) -> int:
         if self._timestamp.read(key) is None:

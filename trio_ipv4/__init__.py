@@ -10,7 +10,7 @@
 #   _multicast_conn                     multicast options and memberships
 #   _membership, _conn                  the ledger of memberships and their scopes; unicast options
 #   _endpoint                           one trio socket: try, then wait; turns between tasks; closing
-#   _kernel                             the one room that talks to the kernel
+#   _kernel                             the one room that talks to the kernel; a part of it in C, where compiled
 #   _values                             immutable values that parse and marshal bytes
 #   _abi                                how one platform's kernel spells things
 #   _errors                             the error family and the advice

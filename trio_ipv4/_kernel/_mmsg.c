@@ -32,11 +32,14 @@ typedef struct {
     descrsetfunc set;
 } Kind;
 
+/* Read a `Kind` of Python's. Only tuples will do: of a list or a lazy sequence, nothing would keep the elements alive. */
 static int
-kind_from(PyObject *type, PyObject *fields, Kind *kind)
+kind_from(PyObject *value, Kind *kind)
 {
-    if (!PyType_Check(type) || !PyTuple_Check(fields) || PyTuple_Size(fields) != FIELDS) {
-        PyErr_SetString(PyExc_TypeError, "expected a class and a tuple of its four slots");
+    PyObject *type, *fields;
+    if (!PyTuple_Check(value) || PyTuple_Size(value) != 2 || !PyType_Check(type = PyTuple_GetItem(value, 0)) ||
+        !PyTuple_Check(fields = PyTuple_GetItem(value, 1)) || PyTuple_Size(fields) != FIELDS) {
+        PyErr_SetString(PyExc_TypeError, "expected a tuple of a class and a tuple of its four slots");
         return -1;
     }
     kind->type = (PyTypeObject *)type;
@@ -150,13 +153,13 @@ values(PyObject *module, PyObject *args)
     int count, with_source;
     Py_buffer memory;
     Kind kind;
-    PyObject *type, *fields, *peers, *controls, *sizes, *list = NULL;
+    PyObject *recipe, *of_kind, *peers, *controls, *sizes, *list = NULL;
     Last peer = {0}, control = {0}, size = {0};
-    if (!PyArg_ParseTuple(args, "y*i((OO)OOpO):values", &memory, &count, &type, &fields, &peers, &controls,
-                          &with_source, &sizes))
+    if (!PyArg_ParseTuple(args, "y*iO!:values", &memory, &count, &PyTuple_Type, &recipe))
         return NULL;
     const struct mmsghdr *headers = memory.buf;
-    if (kind_from(type, fields, &kind) < 0)
+    if (!PyArg_ParseTuple(recipe, "OOOpO:values", &of_kind, &peers, &controls, &with_source, &sizes) ||
+        kind_from(of_kind, &kind) < 0)
         goto done;
     if (count < 0 || memory.len / (Py_ssize_t)sizeof *headers < count) {
         PyErr_SetString(PyExc_ValueError, "the memory does not hold as many datagrams");
@@ -248,14 +251,15 @@ columns(PyObject *module, PyObject *args)
     const binaryfunc make[COLUMNS] = {NULL, PyObject_GetItem, call};
     Kind kind;
     Made last[COLUMNS] = {{NULL}};
-    PyObject *sequence, *type, *fields, *with[COLUMNS] = {NULL}, *column[COLUMNS] = {NULL}, *result = NULL;
-    if (!PyArg_ParseTuple(args, "O!(OO)OO:columns", &PyTuple_Type, &sequence, &type, &fields, &with[PEER],
-                          &with[CONTROL]) ||
-        kind_from(type, fields, &kind) < 0)
+    PyObject *sequence, *of_kind, *with[COLUMNS] = {NULL}, *column[COLUMNS] = {NULL}, *result = NULL;
+    if (!PyArg_ParseTuple(args, "O!OOO:columns", &PyTuple_Type, &sequence, &of_kind, &with[PEER], &with[CONTROL]) ||
+        kind_from(of_kind, &kind) < 0)
         return NULL;
     Py_ssize_t count = PyTuple_Size(sequence);
+    /* The lists grow by appending. What calls Python meanwhile lets other threads run, and one that walks the garbage
+       collector's lists, as heap profilers do, must find no list with holes. */
     for (int j = 0; j < COLUMNS; j++)
-        if ((column[j] = PyList_New(count)) == NULL)
+        if ((column[j] = PyList_New(0)) == NULL)
             goto done;
     for (Py_ssize_t i = 0; i < count; i++) {
         PyObject *value = PyTuple_GetItem(sequence, i);
@@ -264,12 +268,13 @@ columns(PyObject *module, PyObject *args)
             goto done;
         }
         for (int j = 0; j < COLUMNS; j++) {
-            PyObject *part = kind.get(kind.field[j], value, type);
+            PyObject *part = kind.get(kind.field[j], value, (PyObject *)kind.type);
             if (part != NULL && make[j] != NULL)
                 part = made_of(&last[j], part, make[j], with[j]);
-            if (part == NULL)
+            int appended = part != NULL ? PyList_Append(column[j], part) : -1;
+            Py_XDECREF(part);
+            if (appended < 0)
                 goto done;
-            PyList_SetItem(column[j], i, part);
         }
     }
     result = PyTuple_Pack(COLUMNS, column[PAYLOAD], column[PEER], column[CONTROL]);
@@ -282,22 +287,31 @@ done:
     return result;
 }
 
-/* Say where the octets of an element are. They stay there as long as the sequence has the element. */
+/* Say where the octets of an element are. They stay there as long as the tuple lives. */
 static int
-octets_at(PyObject *sequence, Py_ssize_t i, void *start, size_t *length)
+octets_at(PyObject *tuple, Py_ssize_t i, void *start, size_t *length)
 {
     char *octets;
     Py_ssize_t size;
-    PyObject *element = PySequence_GetItem(sequence, i);
-    if (element == NULL)
+    PyObject *element = PyTuple_GetItem(tuple, i);
+    if (element == NULL || PyBytes_AsStringAndSize(element, &octets, &size) < 0)
         return -1;
-    int result = PyBytes_AsStringAndSize(element, &octets, &size);
-    Py_DECREF(element);
-    if (result == 0) {
-        *(void **)start = octets;
-        *length = size;
-    }
-    return result;
+    *(void **)start = octets;
+    *length = size;
+    return 0;
+}
+
+/* Return a new reference to a list or a tuple as a tuple. It keeps the octets alive while the kernel reads them: another
+   thread may change a list meanwhile, and a lazy sequence keeps nothing. */
+static PyObject *
+as_tuple(PyObject *column)
+{
+    if (PyTuple_Check(column))
+        return Py_NewRef(column);
+    if (PyList_Check(column))
+        return PyList_AsTuple(column);
+    PyErr_Format(PyExc_TypeError, "expected a list or a tuple of bytes, got %R", column);
+    return NULL;
 }
 
 PyDoc_STRVAR(send_doc,
@@ -308,30 +322,32 @@ PyDoc_STRVAR(send_doc,
 static PyObject *
 send_(PyObject *module, PyObject *args)
 {
+    enum { COLUMNS = CONTROL + 1 };
     int descriptor, sent;
-    PyObject *payloads, *names, *controls;
-    if (!PyArg_ParseTuple(args, "iOOO:send", &descriptor, &payloads, &names, &controls))
+    PyObject *given[COLUMNS], *column[COLUMNS] = {NULL}, *result = NULL;
+    struct mmsghdr *headers = NULL;
+    if (!PyArg_ParseTuple(args, "iOOO:send", &descriptor, &given[PAYLOAD], &given[PEER], &given[CONTROL]))
         return NULL;
-    Py_ssize_t count = PySequence_Size(payloads);
-    if (count < 0)
-        return NULL;
+    for (int j = 0; j < COLUMNS; j++)
+        if ((column[j] = as_tuple(given[j])) == NULL)
+            goto done;
+    Py_ssize_t count = PyTuple_Size(column[PAYLOAD]);
     if (count > MAX_BATCH)
         count = MAX_BATCH;
-    struct mmsghdr *headers = PyMem_Calloc(count + 1, sizeof(struct mmsghdr) + sizeof(struct iovec));
-    if (headers == NULL)
-        return PyErr_NoMemory();
+    if ((headers = PyMem_Calloc(count + 1, sizeof(struct mmsghdr) + sizeof(struct iovec))) == NULL) {
+        PyErr_NoMemory();
+        goto done;
+    }
     struct iovec *vectors = (struct iovec *)(headers + count);
     for (Py_ssize_t i = 0; i < count; i++) {
         struct msghdr *header = &headers[i].msg_hdr;
         size_t name_length = 0, control_length = 0;
         header->msg_iov = &vectors[i];
         header->msg_iovlen = 1;
-        if (octets_at(payloads, i, &vectors[i].iov_base, &vectors[i].iov_len) < 0 ||
-            octets_at(names, i, &header->msg_name, &name_length) < 0 ||
-            octets_at(controls, i, &header->msg_control, &control_length) < 0) {
-            PyMem_Free(headers);
-            return NULL;
-        }
+        if (octets_at(column[PAYLOAD], i, &vectors[i].iov_base, &vectors[i].iov_len) < 0 ||
+            octets_at(column[PEER], i, &header->msg_name, &name_length) < 0 ||
+            octets_at(column[CONTROL], i, &header->msg_control, &control_length) < 0)
+            goto done;
         header->msg_namelen = name_length;
         header->msg_controllen = control_length;
     }
@@ -340,8 +356,11 @@ send_(PyObject *module, PyObject *args)
         sent = sendmmsg(descriptor, headers, count, MSG_DONTWAIT);
     while (sent < 0 && errno == EINTR);
     Py_END_ALLOW_THREADS
-    PyObject *result = sent < 0 ? PyErr_SetFromErrno(PyExc_OSError) : PyLong_FromLong(sent);
+    result = sent < 0 ? PyErr_SetFromErrno(PyExc_OSError) : PyLong_FromLong(sent);
+done:
     PyMem_Free(headers);
+    for (int j = 0; j < COLUMNS; j++)
+        Py_XDECREF(column[j]);
     return result;
 }
 

@@ -1,7 +1,7 @@
 """recvmmsg(2) and sendmmsg(2): many datagrams in one call, and one datagram as a batch of one.
 
 The buffers are made once and reused; what is handed out is copied first, so it never aliases them. They are anonymous
-memory: pages that no datagram touched cost nothing.
+memory: pages that no datagram touched cost nothing. They are private: after a fork, parent and child have their own.
 
 There are three ways to call the kernel, and the tests take them all: `_mmsg`, compiled if there was a C compiler when
 the package was built; ctypes, which does the same in Python; and, on platforms without these system calls, one datagram
@@ -99,7 +99,10 @@ class Receiver:
     """The receive buffers of one connection."""
 
     def __init__(self) -> None:
-        self._slots: _Slots | None = None
+        # By the room of each slot, a power of two: a program that asks for few octets, then for many, and then for few
+        # again, finds the buffers of before.
+        self._slots: Final[dict[int, _Slots]] = {}
+        self._has_recvmmsg = this_platform().has_mmsg
 
     def receive(
         self, descriptor: int, limit: int, max_bytes: int, recipe: Recipe | None = None
@@ -112,12 +115,20 @@ class Receiver:
             OSError: The kernel refused, or a pending error of the socket was due.
         """
         limit = min(limit, MAX_BATCH)
-        slots = self._slots
-        if slots is None or slots.count < limit or slots.max_bytes != max_bytes:
-            if not this_platform().has_mmsg:
-                return _receive_one_by_one(descriptor, limit, max_bytes)
-            slots = self._slots = _Slots(limit if slots is None else max(limit, slots.count), max_bytes)
-        count = slots.fill(descriptor, limit)
+        if not self._has_recvmmsg:
+            return _receive_one_by_one(descriptor, limit, max_bytes)
+        room = 1 << (max_bytes - 1).bit_length()
+        slots = self._slots.get(room)
+        if slots is None or slots.count < limit:
+            slots = self._slots[room] = _Slots(limit, room)
+        slots.bound(limit, max_bytes)
+        try:
+            count = slots.fill(descriptor, limit)
+        except OSError as error:
+            if error.errno != errno.ENOSYS:
+                raise
+            self._has_recvmmsg = False  # A sandbox may lack what the platform has.
+            return _receive_one_by_one(descriptor, limit, max_bytes)
         if not count:
             return None
         if recipe is not None and (values := slots.values(count, recipe)) is not None:
@@ -127,31 +138,31 @@ class Receiver:
 
 @final
 class _Slots:
-    """An array of `struct mmsghdr`, each with room for a sender, control messages and a payload."""
+    """An array of `struct mmsghdr`, each with room for a sender, control messages and a payload of `room` octets."""
 
-    def __init__(self, count: int, max_bytes: int) -> None:
+    def __init__(self, count: int, room: int) -> None:
         platform = this_platform()
         self.count: Final = count
-        self.max_bytes: Final = max_bytes
         header = struct.Struct(structs.mmsghdr_format(platform))
-        vector = struct.Struct(structs.iovec_format(platform))
+        self._vector: Final = structs.iovec_format(platform)
+        vector_size = struct.calcsize(self._vector)
         self._header_size: Final = header.size
         # A stride of whole pages would put the start of every payload into the same cache set.
-        self._stride: Final = max_bytes + 64
-        vectors = count * header.size
-        self._names: Final = vectors + count * vector.size
+        self._stride: Final = room + 64
+        self._vectors: Final = count * header.size
+        self._names: Final = self._vectors + count * vector_size
         self._controls: Final = self._names + count * structs.SOCKADDR_IN_SIZE
         self._payloads: Final = self._controls + count * CONTROL_SIZE
-        self._memory: Final = mmap.mmap(-1, self._payloads + count * self._stride)
+        self._memory: Final = _private_memory(self._payloads + count * self._stride)
         self._base: Final = ctypes.addressof(ctypes.c_char.from_buffer(self._memory))
-        for i in range(count):
-            payload = self._base + self._payloads + i * self._stride
-            vector.pack_into(self._memory, vectors + i * vector.size, payload, max_bytes)
+        self._bounded = 0, 0
+        """How many slots, from the first on, take how many octets."""
+        self.bound(count, room)
         self._template: Final = b"".join(
             header.pack(
                 self._base + self._names + i * structs.SOCKADDR_IN_SIZE,
                 structs.SOCKADDR_IN_SIZE,
-                self._base + vectors + i * vector.size,
+                self._base + self._vectors + i * vector_size,
                 1,
                 self._base + self._controls + i * CONTROL_SIZE,
                 CONTROL_SIZE,
@@ -166,6 +177,18 @@ class _Slots:
         self._recvmmsg: Final = libc.mmsg_calls()[0]
         self._last: tuple[bytes, Received, struct.Struct] | None = None
         """What a full batch left in memory before the payloads, what was made of it, and what cuts its payloads."""
+
+    def bound(self, limit: int, max_bytes: int) -> None:
+        """Let the first `limit` slots take up to `max_bytes` octets of payload each."""
+        slots, octets = self._bounded
+        if octets == max_bytes and limit <= slots:
+            return
+        self._bounded = 0, 0  # An interrupt may leave some of each.
+        first = self._base + self._payloads
+        starts = range(first, first + limit * self._stride, self._stride)
+        vectors = itertools.chain.from_iterable((start, max_bytes) for start in starts)
+        _repeated(self._vector, limit).pack_into(self._memory, self._vectors, *vectors)
+        self._bounded = limit, max_bytes
 
     def fill(self, descriptor: int, limit: int) -> int:
         """Let the kernel fill up to `limit` slots, and return how many it filled: 0 if nothing is queued."""
@@ -237,6 +260,11 @@ class _Slots:
         return self._cut(start, stride, lengths)
 
 
+def _private_memory(size: int) -> mmap.mmap:
+    """Return anonymous memory of this process alone. Python's default is MAP_SHARED: a forked child would share it."""
+    return mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+
+
 def _cutter(length: int, stride: int, count: int) -> struct.Struct:
     """Return what copies out the beginning of each of `count` slots: the fastest way that Python has."""
     return _repeated(f"={length}s{stride - length}x", count)
@@ -254,6 +282,7 @@ class Sender:
 
     def __init__(self) -> None:
         self._headers: _Headers | None = None
+        self._has_sendmmsg = this_platform().has_mmsg
 
     def send(
         self, descriptor: int, payloads: Sequence[bytes], names: Sequence[bytes], controls: Sequence[bytes]
@@ -264,7 +293,17 @@ class Sender:
             How many the kernel took, and why it stopped, if it did. A full send buffer is the error EAGAIN. When the
             kernel takes a part, the reason comes out only on the next call.
         """
-        if compiled is not None and this_platform().has_mmsg:
+        if self._has_sendmmsg:
+            sent, refused = self._send_at_once(descriptor, payloads, names, controls)
+            if refused is None or refused.errno != errno.ENOSYS:
+                return sent, refused
+            self._has_sendmmsg = False  # A sandbox may lack what the platform has.
+        return _send_one_by_one(descriptor, payloads, names, controls)
+
+    def _send_at_once(
+        self, descriptor: int, payloads: Sequence[bytes], names: Sequence[bytes], controls: Sequence[bytes]
+    ) -> tuple[int, OSError | None]:
+        if compiled is not None:
             try:
                 return compiled.send(descriptor, payloads, names, controls), None
             except OSError as error:
@@ -272,8 +311,6 @@ class Sender:
         headers = self._headers
         count = min(len(payloads), MAX_BATCH)
         if headers is None or headers.count < count:
-            if not this_platform().has_mmsg:
-                return _send_one_by_one(descriptor, payloads, names, controls)
             headers = self._headers = _Headers(count)
         return headers.send(descriptor, payloads[:count], names[:count], controls[:count])
 
@@ -292,7 +329,7 @@ class _Headers:
         self._vectors: Final = count * self._header.size
         self._names: Final = self._vectors + count * self._vector_size
         self._control: Final = self._names + count * structs.SOCKADDR_IN_SIZE
-        self._memory: Final = mmap.mmap(-1, self._control + MAX_REQUEST)
+        self._memory: Final = _private_memory(self._control + MAX_REQUEST)
         self._base: Final = ctypes.addressof(ctypes.c_char.from_buffer(self._memory))
         # A pointer to the octets of a bytes object, which it keeps alive, and the same memory as an integer.
         self._pointer: Final = ctypes.c_char_p()
@@ -336,6 +373,7 @@ class _Headers:
             # All headers can point to the same octets.
             self._memory[self._control : self._control + len(first)] = first
             if self._laid_out != len(first):
+                self._laid_out = None  # An interrupt may leave some headers of each kind.
                 self._lay_out(itertools.repeat(self._base + self._control), itertools.repeat(len(first)))
                 self._laid_out = len(first)
             return None

@@ -30,8 +30,9 @@ def test_a_reply_goes_back_from_the_address_that_was_asked() -> None:
 
 
 def test_a_reply_to_a_group_goes_out_where_the_question_came_in() -> None:
+    # Without a source: `local` is a hint that follows the routes, which may lead to another interface.
     reply = received(dst=IPv4Address("224.0.0.251")).reply(b"answer")
-    assert reply.control == ControlMessage(src="192.0.2.2", ifindex=2)
+    assert reply.control == ControlMessage(ifindex=2)
     assert reply.peer == PEER
 
 
@@ -42,8 +43,20 @@ def test_a_reply_to_a_link_local_peer_goes_out_where_the_question_came_in() -> N
         assert received(peer).reply(b"").control == ControlMessage(src="192.0.2.2")
 
 
-def test_a_reply_to_a_broadcast_is_left_to_the_routes() -> None:
-    assert received(dst=IPv4Address("192.0.2.255")).reply(b"").control == ControlMessage(src="192.0.2.2")
+@pytest.mark.parametrize("broadcast", ["192.0.2.255", "255.255.255.255"])
+def test_a_reply_to_a_broadcast_goes_out_where_the_question_came_in(broadcast: str) -> None:
+    assert received(dst=IPv4Address(broadcast)).reply(b"", tos=8).control == ControlMessage(ifindex=2, tos=8)
+
+
+@pytest.mark.parametrize("destination", ["224.0.0.251", "255.255.255.255"])
+def test_a_host_without_an_address_can_reply(destination: str) -> None:
+    assert received(dst=IPv4Address(destination), local=None).reply(b"").control == ControlMessage(ifindex=2)
+
+
+def test_a_sender_without_an_address_gets_no_reply() -> None:
+    for control in ({}, {"dst": IPv4Address("255.255.255.255")}, {"local": None}):
+        with pytest.raises(ValueError, match=r"no address yet \(0\.0\.0\.0\).*255\.255\.255\.255.*ifindex="):
+            received(("0.0.0.0", 68), **control).reply(b"")
 
 
 def test_a_reply_without_a_destination_is_left_to_the_routes() -> None:

@@ -21,6 +21,7 @@ class Layout(enum.Enum):
     """How the value of an option is laid out."""
 
     INT = "a C int, 4 octets"
+    DOUBLED = "a C int, 4 octets; the kernel doubles what is set"
     OCTET = "one unsigned octet"
     STRUCT = "a structure: see structs.py"
 

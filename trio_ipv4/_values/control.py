@@ -31,8 +31,8 @@ _FIRST_NS: Final = -(1 << 63) * _SECOND
 _LAST_NS: Final = (1 << 63) * _SECOND - 1
 
 
-class ControlFlags(enum.IntFlag):
-    """Which facts to receive with each datagram.
+class ControlFlags(enum.IntFlag, boundary=enum.STRICT):
+    """Which facts to receive with each datagram. A number with other bits is a `ValueError`.
 
     SRC, DST and INTERFACE share one kernel switch (IP_PKTINFO), which also fills `local`: facts that were not asked for
     may be present.
@@ -64,11 +64,16 @@ class ControlMessage:
         src: Received: the sender's address. Sending: the source address, which must be one of this host's.
         dst: Received: the header's destination address.
         ifindex: Received: the index of the interface on which it arrived. Sending: the outgoing interface; an
-            `Interface` is converted.
+            `Interface` is converted. Without `src`, Linux then forgets the address that the socket is bound to, and
+            chooses one of the interface's.
         tos: The type of service, 0 to 255, received from the header or to be sent.
-        local: Received: the kernel's local address (`ipi_spec_dst`), the one to reply from.
-        timestamp_ns: Received: when the kernel received it, in nanoseconds since the epoch.
-        drops: Received: datagrams that this socket has dropped so far, modulo 2**32; 0 when asked for and none.
+        local: Received: the kernel's local address (`ipi_spec_dst`). Of unicast it is the destination. Of multicast and
+            broadcast it is a hint: the source that the routes choose for an answer, which can be an address of another
+            interface where subnets overlap; absent, if there is no route back.
+        timestamp_ns: Received: when the kernel received it, in nanoseconds since the epoch. The first ones may be later
+            (`PacketConn.control_flags`).
+        drops: Received: datagrams that this socket had dropped when this one was queued, modulo 2**32; 0 when asked for
+            and none.
 
     Sending obeys `src`, `ifindex`, `ttl` and `tos` per datagram. The other fields are facts, which a request can't
     have: `marshal` and everything that sends raise `ValueError` for them.

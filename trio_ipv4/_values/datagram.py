@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, final
 import attrs
 
 from trio_ipv4._values.control import EMPTY, ControlMessage
-from trio_ipv4._values.fields import to_bool, to_endpoint, to_octets
+from trio_ipv4._values.fields import LIMITED_BROADCAST, UNSPECIFIED, to_bool, to_endpoint, to_octets
 from trio_ipv4._values.header import Header
 
 if TYPE_CHECKING:
@@ -48,20 +48,32 @@ class Datagram:
     def reply(self, payload: bytes, *, tos: int | None = None) -> Datagram:
         """Return the answer to a received datagram: to its sender, from the address that was asked.
 
-        The interface is pinned only if the destination was multicast or the sender's address is link-local: elsewhere
-        the routes know better, and pinning loses replies where they are asymmetric.
+        The answer to multicast or broadcast leaves on the interface on which the question came, from the address that
+        the kernel chooses there. The answer to unicast goes where the routes lead, which may be another interface: so
+        replies also pass where routes are asymmetric. To a link-local address there is only one way, back.
 
         Raises:
-            ValueError: `control.local` is absent: the datagram was not received with `ControlFlags.DST` or `INTERFACE`.
+            ValueError: The datagram was received without `ControlFlags.DST` and `INTERFACE`, so that nobody knows which
+                address was asked; or its sender has no address yet (0.0.0.0, as a DHCP client).
         """
-        asked = self.control
-        if asked.local is None:
+        asked, sender = self.control, ipaddress.IPv4Address(self.peer[0])
+        if sender == UNSPECIFIED:
+            raise ValueError(
+                "the sender has no address yet (0.0.0.0), and what is sent there reaches this host itself: answer to "
+                "the link, with Datagram(payload, ('255.255.255.255', port), control=ControlMessage(ifindex=...))"
+            )
+        by_group = asked.dst is not None and (asked.dst.is_multicast or asked.dst == LIMITED_BROADCAST)
+        by_broadcast = asked.local is not None and asked.dst not in (asked.local, None)
+        if asked.ifindex is not None and (by_group or by_broadcast):
+            # A hint of the kernel's, `local` follows the routes to the sender. It is no address of this interface where
+            # subnets overlap, and absent where there is no route.
+            control = ControlMessage(ifindex=asked.ifindex, tos=tos)
+        elif asked.local is not None:
+            control = ControlMessage(src=asked.local, ifindex=asked.ifindex if sender.is_link_local else None, tos=tos)
+        else:
             raise ValueError(
                 "control.local must not be None: a reply needs a datagram received with ControlFlags.DST or INTERFACE"
             )
-        to_group = asked.dst is not None and asked.dst.is_multicast
-        pinned = to_group or ipaddress.IPv4Address(self.peer[0]).is_link_local
-        control = ControlMessage(src=asked.local, ifindex=asked.ifindex if pinned else None, tos=tos)
         return Datagram(payload, self.peer, control=control)
 
 

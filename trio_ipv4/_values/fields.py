@@ -83,7 +83,8 @@ def to_octets(value: object, name: str) -> bytes:
         return value
     if isinstance(value, bytearray | memoryview):
         return bytes(value)
-    raise TypeError(f"{name} must be bytes, got {value!r}")
+    hint = f": encode it, {value[:20]!r}.encode()" if isinstance(value, str) else ""
+    raise TypeError(f"{name} must be bytes, got {value!r}{hint}")
 
 
 def to_endpoint(value: object, name: str) -> Endpoint:

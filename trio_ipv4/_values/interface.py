@@ -47,8 +47,8 @@ class Interface:
     """A network interface, as it was when it was asked for.
 
     Args:
-        index: The kernel's number for it, 1 or more; never used again in a namespace for another interface that lives
-            at the same time.
+        index: The kernel's number for it, 1 or more. Unique in its namespace among the interfaces that exist; the
+            kernel reuses it after deletion.
         name: Its name, such as `"eth0"`.
         mtu: The longest IP packet that it carries, in octets.
         flags: IFF_* flags.
@@ -135,7 +135,8 @@ def to_ifindex(value: object, name: str) -> int | None:
         return value.index
     if isinstance(value, str | ipaddress.IPv4Address):
         raise TypeError(
-            f"{name} must be an Interface or an index, got {value!r}: only a connection can resolve names and addresses"
+            f"{name} must be an Interface or an index, got {value!r}: only a connection can resolve names and "
+            "addresses; interface_by_name() finds a name"
         )
     return to_integer(value, name, 1, MAX_IFINDEX)
 

@@ -192,6 +192,13 @@ def parse_messages(data: bytes, byte_order: ByteOrder = sys.byteorder) -> tuple[
     return tuple(messages)
 
 
+def is_interrupted(data: bytes, byte_order: ByteOrder = sys.byteorder) -> bool:
+    """Tell by its first header whether a part of a dump is to be thrown away. `parse_messages` looks at all headers."""
+    if len(data) < _HEADER_LEN:
+        return False
+    return bool(_struct(_HEADER, byte_order).unpack_from(data)[2] & _NLM_F_DUMP_INTR)
+
+
 @final
 @attrs.frozen
 class _Body:

@@ -120,7 +120,9 @@ class SourceFilter:
 def to_sources(value: object) -> SourceFilter:
     """Let only a `SourceFilter` pass, as the argument `sources`."""
     if not isinstance(value, SourceFilter):
-        raise TypeError(f"sources must be a SourceFilter, got {value!r}")
+        raise TypeError(
+            f"sources must be a SourceFilter, got {value!r}: SourceFilter.include('192.0.2.1', ...) hears these sources"
+        )
     return value
 
 

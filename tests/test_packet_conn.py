@@ -17,6 +17,7 @@ import trio
 import trio.testing
 
 from trio_ipv4 import (
+    CappedBufferWarning,
     ControlFlags,
     ControlMessage,
     Datagram,
@@ -141,8 +142,18 @@ async def test_the_receive_buffer_is_what_the_kernel_made_of_it() -> None:
         conn.receive_buffer_size = 10_000
         assert conn.receive_buffer_size == 20_000  # socket(7): the kernel doubles it.
         assert conn.socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) == 20_000
-        conn.receive_buffer_size = 0x3FFF_FFFF
+        with pytest.warns(CappedBufferWarning, match=r"1,073,741,823 octets, .* net\.core\.rmem_max") as told:
+            conn.receive_buffer_size = 0x3FFF_FFFF
+        assert told[0].filename == __file__
         assert 20_000 < conn.receive_buffer_size < 0x3FFF_FFFF  # Capped without an error.
+
+
+async def test_each_octet_that_is_missing_from_the_receive_buffer_is_told() -> None:
+    most = int(Path("/proc/sys/net/core/rmem_max").read_text())
+    async with open_udp() as conn:
+        conn.receive_buffer_size = most
+        with pytest.warns(CappedBufferWarning, match=f"{most + 1:,} octets, the kernel granted {most:,}"):
+            conn.receive_buffer_size = most + 1
 
 
 # The outgoing interface
@@ -459,7 +470,7 @@ async def test_a_reply_to_a_group_goes_back_to_who_asked(two_links: Lab) -> None
         await client.send_to(b"question", (GROUP, 5000))
         question = await server.receive()
         reply = question.reply(b"answer")
-        assert reply.control == ControlMessage(src=b.addresses[1], ifindex=b.interfaces[1])
+        assert reply.control == ControlMessage(ifindex=b.interfaces[1])
         await server.send(reply)
         answer = await client.receive()
         assert answer.peer == (str(b.addresses[1]), 5000)

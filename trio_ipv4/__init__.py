@@ -16,12 +16,15 @@
 #   _errors                             the error family and the advice
 
 from trio_ipv4._conn import Conn as Conn
+from trio_ipv4._datagram_conn import Batches as Batches
+from trio_ipv4._errors import CappedBufferWarning as CappedBufferWarning
 from trio_ipv4._errors import DeafMembershipWarning as DeafMembershipWarning
 from trio_ipv4._errors import MembershipWarning as MembershipWarning
 from trio_ipv4._errors import ParseError as ParseError
 from trio_ipv4._errors import PartialSendError as PartialSendError
 from trio_ipv4._errors import SourceSpecificRangeWarning as SourceSpecificRangeWarning
 from trio_ipv4._errors import UnsupportedError as UnsupportedError
+from trio_ipv4._interfaces import InterfaceWatch as InterfaceWatch
 from trio_ipv4._interfaces import watch_interfaces as watch_interfaces
 from trio_ipv4._kernel.interfaces import interface_by_index as interface_by_index
 from trio_ipv4._kernel.interfaces import interface_by_name as interface_by_name
@@ -32,6 +35,8 @@ from trio_ipv4._open import open_raw as open_raw
 from trio_ipv4._open import open_udp as open_udp
 from trio_ipv4._packet_conn import PacketConn as PacketConn
 from trio_ipv4._raw_conn import RawConn as RawConn
+from trio_ipv4._serve import InterfaceHandler as InterfaceHandler
+from trio_ipv4._serve import InterfacePredicate as InterfacePredicate
 from trio_ipv4._serve import follow_group as follow_group
 from trio_ipv4._serve import serve_group as serve_group
 from trio_ipv4._values.bpf import RawInstruction as RawInstruction
@@ -41,6 +46,9 @@ from trio_ipv4._values.control import ControlFlags as ControlFlags
 from trio_ipv4._values.control import ControlMessage as ControlMessage
 from trio_ipv4._values.datagram import Datagram as Datagram
 from trio_ipv4._values.datagram import RawDatagram as RawDatagram
+from trio_ipv4._values.fields import AddressLike as AddressLike
+from trio_ipv4._values.fields import Endpoint as Endpoint
+from trio_ipv4._values.fields import EndpointLike as EndpointLike
 from trio_ipv4._values.group import GroupReq as GroupReq
 from trio_ipv4._values.header import Header as Header
 from trio_ipv4._values.header import HeaderFlags as HeaderFlags
@@ -50,15 +58,21 @@ from trio_ipv4._values.interface import Interface as Interface
 from trio_ipv4._values.interface import InterfaceChange as InterfaceChange
 from trio_ipv4._values.interface import InterfaceChangeKind as InterfaceChangeKind
 from trio_ipv4._values.interface import InterfaceFlags as InterfaceFlags
+from trio_ipv4._values.interface import InterfaceLike as InterfaceLike
 from trio_ipv4._values.source_filter import FilterMode as FilterMode
 from trio_ipv4._values.source_filter import SourceFilter as SourceFilter
 
 __all__ = [
+    "AddressLike",
+    "Batches",
+    "CappedBufferWarning",
     "Conn",
     "ControlFlags",
     "ControlMessage",
     "Datagram",
     "DeafMembershipWarning",
+    "Endpoint",
+    "EndpointLike",
     "FilterMode",
     "GroupReq",
     "Header",
@@ -69,6 +83,10 @@ __all__ = [
     "InterfaceChange",
     "InterfaceChangeKind",
     "InterfaceFlags",
+    "InterfaceHandler",
+    "InterfaceLike",
+    "InterfacePredicate",
+    "InterfaceWatch",
     "Membership",
     "MembershipWarning",
     "PacketConn",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
 from typing import TYPE_CHECKING, Final, Self
 
 import trio
 
+from trio_ipv4._endpoint import require_trio
 from trio_ipv4._kernel import options, sockets
 from trio_ipv4._values.fields import to_integer
 
@@ -79,10 +81,16 @@ class Conn:
     async def aclose(self) -> None:
         """Call `close`, as trio's resources have it. A checkpoint, after closing."""
         self.close()
+        require_trio()
         await trio.lowlevel.checkpoint()
 
     @trio.lowlevel.enable_ki_protection
     async def __aenter__(self) -> Self:
+        try:
+            require_trio()
+        except RuntimeError:
+            self.close()
+            raise
         return self
 
     @trio.lowlevel.enable_ki_protection
@@ -90,6 +98,18 @@ class Conn:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self.aclose()
+
+    def __setattr__(self, name: str, value: object) -> None:
+        # An attribute that is misspelled must not be set in silence. Subclasses may have more than this module knows.
+        if (
+            not name.startswith("_")
+            and not hasattr(type(self), name)
+            and type(self).__module__.startswith("trio_ipv4.")
+        ):
+            known = difflib.get_close_matches(name, [each for each in dir(type(self)) if not each.startswith("_")], 1)
+            hint = f"; did you mean {known[0]!r}?" if known else ""
+            raise AttributeError(f"{type(self).__name__!r} has no attribute {name!r} to set{hint}")
+        super().__setattr__(name, value)
 
     def __repr__(self) -> str:
         if self._closed or self._socket.fileno() < 0:
@@ -109,6 +129,10 @@ class Conn:
 
 
 def _unwrap(value: object) -> trio.socket.SocketType:
+    if isinstance(value, trio.SSLStream):
+        raise TypeError(f"pass a trio.SocketStream, the transport_stream below TLS, not {value!r}")
+    if isinstance(value, trio.SocketListener):
+        raise TypeError("pass listener.socket, not the trio.SocketListener")
     socket = value.socket if isinstance(value, trio.SocketStream) else value
     if not isinstance(socket, trio.socket.SocketType):
         raise TypeError(

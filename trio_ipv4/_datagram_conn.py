@@ -9,14 +9,16 @@ import errno
 import functools
 import ipaddress
 import itertools
-from typing import TYPE_CHECKING, Final, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Final, Generic, Literal, TypeAlias, TypeVar, cast
 
 import trio
 
 from trio_ipv4._abi import structs
 from trio_ipv4._abi.this import this_platform
+from trio_ipv4._endpoint import MORE, Progress
 from trio_ipv4._errors import ParseError, PartialSendError
-from trio_ipv4._kernel import batch
+from trio_ipv4._kernel import batch, sockets
+from trio_ipv4._kernel.causes import Attempt, explain_sending
 from trio_ipv4._kernel.errors import explain
 from trio_ipv4._multicast_conn import MulticastConn
 from trio_ipv4._values.control import EMPTY, ControlFlags, ControlMessage, LeadingTimestamp, parse_control, stamped
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
 ValueT = TypeVar("ValueT")
 KeyT = TypeVar("KeyT")
 MadeT = TypeVar("MadeT")
+Columns: TypeAlias = "tuple[Sequence[bytes], Sequence[bytes], Sequence[bytes]]"
+"""Datagrams on their way to the kernel: payloads, the `struct sockaddr_in` of each, the control messages of each."""
 MAX_BYTES: Final = 65535
 """The longest IP packet (RFC 791: total length has 16 bits)."""
 MAX_LIMIT: Final = 2**31 - 1
@@ -47,6 +51,10 @@ class DatagramConn(MulticastConn, trio.abc.Channel[ValueT], Generic[ValueT]):
 
     def __init__(self, socket: trio.socket.SocketType) -> None:
         super().__init__(socket)
+        # The most octets that the kernel puts before the payload (RFC 791: a header has up to 15 words of 4 octets).
+        self._header_room: Final = 60 if socket.type == sockets.SOCK_RAW else 0
+        # What to make of a datagram, if it can be made without `_decode`.
+        self._recipe: batch.Recipe | None = None
         self._receiver: Final = batch.Receiver()
         self._sender: Final = batch.Sender()
         # What the kernel has handed over and the caller not got yet: runs of values, with errors between them.
@@ -91,21 +99,33 @@ class DatagramConn(MulticastConn, trio.abc.Channel[ValueT], Generic[ValueT]):
         """
         return Batches(self, limit, max_bytes)
 
+    @trio.lowlevel.enable_ki_protection
+    def receive_nowait(self, max_bytes: int = MAX_BYTES) -> ValueT:
+        """Receive one datagram that is queued already. Not a checkpoint. Arguments and errors are those of `receive`.
+
+        Raises:
+            trio.WouldBlock: Nothing is queued, or another task is waiting for it.
+        """
+        self._require_open()
+        to_integer(max_bytes, "max_bytes", 1, MAX_BYTES)
+        return self._owned.receive_nowait(self._take, 1, max_bytes)[0]
+
     async def send(self, value: ValueT) -> None:
         """Send one datagram. A checkpoint; cancelled, it has sent nothing.
 
         Raises:
             OSError: The kernel refused.
+            TypeError: Not a value of this connection's kind.
             ValueError: The control message is not a request.
             UnsupportedError: The platform has no control message for a request.
             trio.ClosedResourceError: The connection is closed.
         """
         self._require_open()
         payload, name, control = self._encode(value)
-        await self._send_all((payload,), (name,), (control,))
+        await self._send_all([((payload,), (name,), (control,))])
 
     async def send_batch(self, values: Iterable[ValueT]) -> None:
-        """Send all, in order. A checkpoint; cancelled, it has sent a prefix.
+        """Send all, in order. A checkpoint, and another one for every 1,024 datagrams; cancelled, it has sent a prefix.
 
         All are looked at first: if one can't be sent (`TypeError`, `ValueError`, as for `send`), nothing is.
 
@@ -114,7 +134,13 @@ class DatagramConn(MulticastConn, trio.abc.Channel[ValueT], Generic[ValueT]):
             OSError: The kernel refused the first one.
         """
         self._require_open()
-        await self._send_all(*self._encode_all(tuple(values)))
+        every = tuple(values)
+        portions: list[Columns] = []
+        for start in range(0, len(every), batch.MAX_BATCH):
+            if start:
+                await trio.lowlevel.checkpoint()
+            portions.append(self._encode_all(every[start : start + batch.MAX_BATCH]))
+        await self._send_all(portions)
 
     @abc.abstractmethod
     def _decode(self, received: Received) -> Iterable[ValueT | Exception]:
@@ -127,12 +153,6 @@ class DatagramConn(MulticastConn, trio.abc.Channel[ValueT], Generic[ValueT]):
     @abc.abstractmethod
     def _encode(self, value: ValueT) -> tuple[bytes, bytes, bytes]:
         """Return what goes to the kernel: octets, `struct sockaddr_in`, control messages."""
-
-    _header_room = 0
-    """The most octets that the kernel puts before the payload."""
-
-    _recipe: batch.Recipe | None = None
-    """What to make of a datagram, if it can be made without `_decode`."""
 
     def _take(self, descriptor: int, limit: int, max_bytes: int) -> Sequence[ValueT] | None:
         """Take up to `limit` datagrams: those that are ready here, else those that the kernel has."""
@@ -181,43 +201,36 @@ class DatagramConn(MulticastConn, trio.abc.Channel[ValueT], Generic[ValueT]):
 
     def _receive(self, descriptor: int, limit: int, max_bytes: int) -> list[ValueT] | Received | None:
         try:
-            return self._receiver.receive(descriptor, limit, max_bytes, self._recipe)
+            received = self._receiver.receive(descriptor, limit, max_bytes, self._recipe)
         except OSError as error:
             raise explain(error, "receive", "receive", self._socket) from None
+        if received is None and self._ledger.forgotten:
+            self._ledger.warn_of_forgotten()
+        return received
 
     def _control_flags_changed(self) -> None:
         self._controls = Controls(self._control_flags)
 
-    def _encode_all(self, values: tuple[ValueT, ...]) -> tuple[Sequence[bytes], Sequence[bytes], Sequence[bytes]]:
-        """Return what goes to the kernel, as columns."""
-        rows = [self._encode(value) for value in values]
-        if not rows:
-            return (), (), ()
-        payloads, names, controls = zip(*rows, strict=True)
+    def _encode_all(self, values: tuple[ValueT, ...]) -> Columns:
+        """Return what goes to the kernel."""
+        payloads, names, controls = zip(*map(self._encode, values), strict=True)
         return payloads, names, controls
 
-    async def _send_all(self, payloads: Sequence[bytes], names: Sequence[bytes], controls: Sequence[bytes]) -> None:
-        sent = 0
+    async def _send_all(self, portions: Iterable[Columns]) -> None:
+        """Send portions of at most 1,024 datagrams each, and let other tasks run between them."""
+        sending = _Sending(self._sender, portions)
+        try:
+            await self._owned.send(sending.go_on)
+        except _RefusedError as refused:
+            raise self._send_error(refused.error, sending) from None
 
-        def attempt(descriptor: int) -> bool | None:
-            nonlocal sent
-            while sent < len(payloads):
-                count, refused = self._sender.send(descriptor, payloads[sent:], names[sent:], controls[sent:])
-                sent += count
-                if refused is not None:
-                    if refused.errno == errno.EAGAIN:
-                        return None
-                    raise self._send_error(refused, sent, payloads, names)
-            return True
-
-        await self._owned.send(attempt)
-
-    def _send_error(self, refused: OSError, sent: int, payloads: Sequence[bytes], names: Sequence[bytes]) -> OSError:
-        address, port = structs.parse_sockaddr_in(names[sent])
-        to = f"{ipaddress.IPv4Address(address)}, port {port}"
-        which = f"datagram {sent} of the batch, " if len(payloads) > 1 else ""
-        error = explain(refused, "send", f"send {which}{len(payloads[sent])} octets to {to}", self._socket)
-        return partial_send(error, sent)
+    def _send_error(self, refused: OSError, sending: _Sending) -> OSError:
+        payload, name, control = sending.next
+        which = f"datagram {sending.sent} of the batch, " if sending.is_batch else ""
+        request = parse_control(this_platform(), control)
+        attempt = Attempt(self._socket, payload, name, request, self._multicast_interface)
+        error = explain_sending(refused, f"{which}{len(payload)} octets", attempt)
+        return partial_send(error, sending.sent)
 
     def _request(self, control: ControlMessage) -> bytes:
         """Return the octets of a request. The next datagram's is often the same."""
@@ -248,6 +261,65 @@ class DatagramConn(MulticastConn, trio.abc.Channel[ValueT], Generic[ValueT]):
         if isinstance(controls, bytes):
             return itertools.repeat(self._controls[controls])
         return map(self._controls.__getitem__, controls)
+
+
+class _RefusedError(Exception):
+    """Raised on the way out of a send; the caller sees `error`, explained."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(error)
+        self.error: Final = error
+
+
+class _Sending:
+    """What is left to send of one call, and how many datagrams are out."""
+
+    def __init__(self, sender: batch.Sender, portions: Iterable[Columns]) -> None:
+        self._sender: Final = sender
+        self._portions: Final = iter(portions)
+        self._portion = next(self._portions, _NOTHING)
+        self._done = 0
+        """How many of the portion are out."""
+        self._before = 0
+        """How many of the portions before it are."""
+
+    @property
+    def sent(self) -> int:
+        return self._before + self._done
+
+    @property
+    def next(self) -> tuple[bytes, bytes, bytes]:
+        """The datagram that the kernel is to take next: octets, `struct sockaddr_in`, control messages."""
+        payloads, names, controls = self._portion
+        return payloads[self._done], names[self._done], controls[self._done]
+
+    @property
+    def is_batch(self) -> bool:
+        return self._before > 0 or len(self._portion[0]) > 1
+
+    def go_on(self, descriptor: int) -> Literal[True, Progress.MORE] | None:
+        """Let the kernel take what it can of a portion: `None` if its buffer is full, `MORE` if portions are left."""
+        payloads, names, controls = self._portion
+        count = len(payloads)
+        while self._done < count:
+            if self._done:
+                left = slice(self._done, None)
+                sent, refused = self._sender.send(descriptor, payloads[left], names[left], controls[left])
+            else:
+                sent, refused = self._sender.send(descriptor, payloads, names, controls)
+            self._done += sent
+            if refused is not None:
+                if refused.errno == errno.EAGAIN:
+                    return None
+                raise _RefusedError(refused)
+        portion = next(self._portions, None)
+        if portion is None:
+            return True
+        self._portion, self._before, self._done = portion, self.sent, 0
+        return MORE
+
+
+_NOTHING: Final[Columns] = ((), (), ())
 
 
 class Batches(Generic[ValueT]):

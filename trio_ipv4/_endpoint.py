@@ -6,14 +6,21 @@ the system call is the caller's, and the rest is what every call on a connection
 * Each call is a checkpoint: it can be cancelled before anything was taken from or given to the kernel, and never after.
 * Tasks that receive, or send, at the same time take turns in the order in which they came.
 * Interrupts are held back from the system call until its result is handed over, so that Ctrl-C loses no datagram.
-* Closing wakes those who wait, with `trio.ClosedResourceError`.
+* Work that takes several system calls lets other tasks run between them.
+* Closing wakes those who wait, with `trio.ClosedResourceError`, from wherever it is called: a worker thread, or after
+  the end of the run.
+* The kernel may call a socket readable for what only the error queue has (IP_RECVERR, transmit timestamps). Whoever was
+  woken in vain empties that queue before waiting again; otherwise it would never sleep.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, TypeVar, final
+import enum
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias, TypeVar, final
 
 import trio
+
+from trio_ipv4._kernel import sockets
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -21,48 +28,142 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
+class Progress(enum.Enum):
+    """What an attempt returns instead of a result."""
+
+    MORE = "there is more to do: other tasks may run, then try again"
+
+
+MORE: Final = Progress.MORE
+Unfinished: TypeAlias = "Literal[Progress.MORE] | None"
+"""`None`: the kernel has nothing, or no room: wait for it, then try again."""
+
+
+def require_trio() -> None:
+    """Raise an error that says what is missing, unless this thread runs trio."""
+    if not trio.lowlevel.in_trio_run():
+        raise RuntimeError(
+            "trio_ipv4 runs under trio.run(), and no trio runs in this thread (asyncio's event loop is another one)"
+        )
+
+
 @final
 class OwnedSocket:
-    """One trio socket and the turns of the tasks that use it."""
+    """One trio socket and the turns of the tasks that use it.
 
-    def __init__(self, socket: trio.socket.SocketType) -> None:
+    Args:
+        socket: The socket.
+        has_error_queue: Whether recvmsg(2) with MSG_ERRQUEUE reads an error queue. A netlink socket has none: it would
+            hand over its next message.
+    """
+
+    def __init__(self, socket: trio.socket.SocketType, *, has_error_queue: bool = True) -> None:
         self.socket: Final = socket
+        self._has_error_queue: Final = has_error_queue
         self._receiving: Final = _Turn()
         self._sending: Final = _Turn()
+        self._token: trio.lowlevel.TrioToken | None = None
 
     def close(self) -> None:
-        """Close the socket and wake everybody who waits on it."""
-        self.socket.close()
+        """Close the socket and wake everybody who waits on it. From any thread, also when no run is going on."""
+        if trio.lowlevel.in_trio_run():
+            self.socket.close()
+            return
+        # trio's own `close` raises here, and would leave the socket open.
+        descriptor = self.socket.detach()
+        if descriptor < 0:
+            return
+        if self._token is not None and (self._receiving.is_taken or self._sending.is_taken):
+            # A task of that run uses the descriptor: the run has to close it, lest its number be another file's.
+            try:
+                self._token.run_sync_soon(_close_in_run, descriptor)
+            except trio.RunFinishedError:
+                pass
+            else:
+                return
+        sockets.close_descriptor(descriptor)
 
-    def receive(self, attempt: Callable[..., T | None], *arguments: int) -> Awaitable[T]:
+    def note_run(self) -> None:
+        """Note which run uses the socket, for closing it from elsewhere."""
+        self._token = trio.lowlevel.current_trio_token()
+
+    def receive(self, attempt: Callable[..., T | Unfinished], *arguments: int) -> Awaitable[T]:
         """Call `attempt(descriptor, *arguments)`, when it is this task's turn, until it returns something."""
-        return _take_turn(self.socket, self._receiving, trio.lowlevel.wait_readable, attempt, *arguments)
+        return _take_turn(self, self._receiving, trio.lowlevel.wait_readable, attempt, *arguments)
 
-    def send(self, attempt: Callable[[int], T | None]) -> Awaitable[T]:
+    def receive_nowait(self, attempt: Callable[..., T | Unfinished], *arguments: int) -> T:
+        """Call `attempt(descriptor, *arguments)` once.
+
+        Raises:
+            trio.WouldBlock: There is nothing, or another task waits for it.
+        """
+        result = None if self._receiving.is_taken else attempt(_descriptor(self.socket), *arguments)
+        if result is None or result is MORE:
+            raise trio.WouldBlock
+        return result
+
+    def send(self, attempt: Callable[[int], T | Unfinished]) -> Awaitable[T]:
         """Call `attempt(descriptor)`, when it is this task's turn, until it returns something."""
-        return _take_turn(self.socket, self._sending, trio.lowlevel.wait_writable, attempt)
+        return _take_turn(self, self._sending, trio.lowlevel.wait_writable, attempt)
+
+    async def wait(self, wait: Callable[[trio.socket.SocketType], Awaitable[None]]) -> None:
+        """Wait for the kernel."""
+        self.note_run()
+        try:
+            await wait(self.socket)
+        except (OSError, ValueError):
+            if self.socket.fileno() >= 0:
+                raise
+            raise trio.ClosedResourceError("this connection was closed") from None
+
+    def after_false_alarm(self, *, receiving: bool) -> None:
+        """Take away what woke a task without a reason."""
+        if not self._has_error_queue:
+            return
+        descriptor = _descriptor(self.socket)
+        discarded = sockets.discard_errors(descriptor)
+        if receiving and not discarded and sockets.is_shut_down(descriptor):
+            raise trio.ClosedResourceError("this connection was shut down for receiving (shutdown(2))")
 
 
 @trio.lowlevel.enable_ki_protection
 async def _take_turn(
-    socket: trio.socket.SocketType,
+    owned: OwnedSocket,
     turn: _Turn,
     wait: Callable[[trio.socket.SocketType], Awaitable[None]],
-    attempt: Callable[..., T | None],
+    attempt: Callable[..., T | Unfinished],
     *arguments: int,
 ) -> T:
-    await trio.lowlevel.checkpoint_if_cancelled()
+    try:
+        await trio.lowlevel.checkpoint_if_cancelled()
+    except RuntimeError:
+        require_trio()
+        raise
+    socket = owned.socket
     waited = await turn.begin() if turn.is_taken else turn.take()
     try:
-        while (result := attempt(_descriptor(socket), *arguments)) is None:
-            await wait(socket)
+        woken = False
+        while (result := attempt(_descriptor(socket), *arguments)) is None or result is MORE:
             waited = True
+            if result is MORE:
+                await trio.lowlevel.checkpoint()
+                woken = False
+                continue
+            if woken:
+                owned.after_false_alarm(receiving=wait is trio.lowlevel.wait_readable)
+            await owned.wait(wait)
+            woken = True
     finally:
         turn.end()
     if not waited:
         # What was taken from the kernel can't be given back, so this half of the checkpoint can't be cancelled.
         await trio.lowlevel.cancel_shielded_checkpoint()
     return result
+
+
+def _close_in_run(descriptor: int) -> None:
+    trio.lowlevel.notify_closing(descriptor)
+    sockets.close_descriptor(descriptor)
 
 
 def _descriptor(socket: trio.socket.SocketType) -> int:

@@ -1,6 +1,6 @@
 """The error family, and the advice that goes with what a kernel refuses. Data only: nothing here asks the system.
 
-Four families and no more:
+Four families:
 
 * The kernel said no: still an `OSError` with the same errno, hence the same built-in subclass, whose message says what
   was attempted, on what, and what to do next.
@@ -85,6 +85,10 @@ class DeafMembershipWarning(UserWarning):
     """Warns of a join on a socket that is bound to a unicast address or another group: it will hear nothing of it."""
 
 
+class CappedBufferWarning(UserWarning):
+    """Warns of a buffer that the kernel made smaller than it was asked to: the sysctl that it names allows no more."""
+
+
 class MembershipWarning(RuntimeWarning):
     """Warns that the kernel refused a narrower filter when a scope ended: the socket keeps the wider one.
 
@@ -94,13 +98,30 @@ class MembershipWarning(RuntimeWarning):
 
 ADVICE: Final[Mapping[tuple[str, int], str]] = {
     # (topic, errno): what to do next. "{net.ipv4.x}" becomes "net.ipv4.x is 20" where the value can be known.
-    ("open", errno.EADDRINUSE): "another socket has this port: with share_port=True on all of them they share it",
-    ("open", errno.EADDRNOTAVAIL): "no interface of this host has that address; interfaces() lists them",
-    ("open", errno.EACCES): "lower ports need CAP_NET_BIND_SERVICE: {net.ipv4.ip_unprivileged_port_start}",
-    ("open", errno.EPERM): "raw sockets need CAP_NET_RAW: run as root, or give the interpreter the capability",
-    ("open", errno.EMFILE): "the process has too many open files: raise 'ulimit -n'",
-    ("join", errno.ENOBUFS): "the socket is in as many groups as one may be: {net.ipv4.igmp_max_memberships}; raise it "
-    "with sysctl, or spread the groups over several connections",
+    ("make udp", errno.EPERM): "a sandbox or a security module forbids it",
+    ("make udp", errno.EACCES): "a sandbox or a security module forbids it",
+    ("make udp", errno.EMFILE): "the process has too many open files: raise 'ulimit -n'",
+    ("make udp", errno.ENFILE): "the host has too many open files: {fs.file-max}",
+    ("make raw", errno.EPERM): "raw sockets need CAP_NET_RAW: run as root, or give the interpreter the capability",
+    ("make raw", errno.EACCES): "a sandbox or a security module forbids it",
+    ("make raw", errno.EMFILE): "the process has too many open files: raise 'ulimit -n'",
+    ("make raw", errno.ENFILE): "the host has too many open files: {fs.file-max}",
+    ("bind", errno.EADDRINUSE): "another socket has this port: with share_port=True on all of them they share it",
+    ("bind", errno.EADDRNOTAVAIL): "no interface of this host has that address; interfaces() lists them",
+    ("bind", errno.EACCES): "a sandbox or a security module forbids it",
+    ("bind low", errno.EACCES): "lower ports need CAP_NET_BIND_SERVICE: {net.ipv4.ip_unprivileged_port_start}",
+    ("bind shared", errno.EADDRINUSE): "another socket has this port and does not share it: it needs share_port=True "
+    "(SO_REUSEADDR), too",
+    ("bind any", errno.EADDRINUSE): "every port of {net.ipv4.ip_local_port_range} is taken",
+    ("bind any", errno.EADDRNOTAVAIL): "no interface of this host has that address; interfaces() lists them",
+    ("netlink", errno.EPERM): "rtnetlink is refused here, as in some sandboxes and on Android: interfaces can't be "
+    "listed, watched or followed; connections work, with an interface's name, index or address",
+    ("join", errno.ENOBUFS): "either the socket is in as many groups as one may be: "
+    "{net.ipv4.igmp_max_memberships}; raise it with sysctl, or spread the groups over several connections; or source "
+    "lists and BPF programs have used up the socket's option memory: {net.core.optmem_max}",
+    ("join", errno.ENOMEM): "source lists and BPF programs have used up the socket's option memory: "
+    "{net.core.optmem_max}; raise it with sysctl",
+    ("join", errno.ENOPROTOOPT): "this kernel has no such membership option (RFC 3678), as in some sandboxes",
     ("join", errno.ENODEV): "no such interface, or it has no IPv4; interfaces() lists them",
     ("join", errno.EADDRINUSE): "the socket is a member already, by a join that this connection did not make: leave "
     "there first",
@@ -113,23 +134,30 @@ ADVICE: Final[Mapping[tuple[str, int], str]] = {
     ("route", errno.EADDRINUSE): "the socket is a member on several interfaces, or by other means: name the interface",
     ("filter", errno.ENOBUFS): "too many sources for one filter: {net.ipv4.igmp_max_msf}, {net.core.optmem_max}; raise "
     "them with sysctl",
+    ("filter", errno.ENOMEM): "source lists and BPF programs have used up the socket's option memory: "
+    "{net.core.optmem_max}; raise it with sysctl",
     ("filter", errno.ENODEV): "the interface is gone",
     ("filter", errno.ESRCH): "the interface was deleted and created anew: repair_memberships() joins again",
-    ("send", errno.ENETUNREACH): "no route to the destination, or the source is not an address of this host; for a "
-    "group, name the interface: multicast_interface, or ControlMessage(ifindex=...)",
-    ("send", errno.EHOSTUNREACH): "no route to the destination",
+    # Other causes of a refusal to send depend on what is sent: _kernel/causes.py.
+    ("send", errno.ECONNREFUSED): "an earlier datagram, maybe to another peer, came back as 'port unreachable': nobody "
+    "listens there; this one was not sent, and can be sent again",
+    (
+        "send",
+        errno.EPROTO,
+    ): "an earlier datagram, maybe to another peer, came back with an ICMP error; this one was not "
+    "sent, and can be sent again",
     ("send", errno.ENODEV): "no such interface; interfaces() lists them",
     ("send", errno.ENXIO): "no such interface; interfaces() lists them",
-    ("send", errno.EMSGSIZE): "longer than a datagram can be (65,507 octets of payload over UDP), or longer than the "
-    "MTU where it must not be fragmented",
-    ("send", errno.EPERM): "a firewall on this host refuses it",
-    ("send", errno.EACCES): "the destination is a broadcast address: set SO_BROADCAST, as open_udp does",
-    ("send", errno.ENOBUFS): "the interface's queue is full: send more slowly",
-    ("send", errno.ECONNREFUSED): "an earlier datagram came back as 'port unreachable': nobody listens there",
-    ("send", errno.EINVAL): "the port is 0, or this socket does not obey a field of the control message",
     ("send", errno.ENETDOWN): "the interface is down",
-    ("receive", errno.ECONNREFUSED): "an earlier datagram came back as 'port unreachable': nobody listens there",
+    ("send", errno.EPIPE): "the socket was shut down for sending (shutdown(2))",
+    ("receive", errno.ECONNREFUSED): "a datagram that was sent earlier came back as 'port unreachable': nobody listens "
+    "there",
+    ("receive", errno.EHOSTUNREACH): "a datagram that was sent earlier came back as 'host unreachable'",
+    ("receive", errno.ENETUNREACH): "a datagram that was sent earlier came back as 'network unreachable'",
+    ("receive", errno.EMSGSIZE): "a datagram that was sent earlier was longer than the path's MTU",
     ("receive", errno.ENETDOWN): "the interface went down",
+    ("multicast interface", errno.EADDRNOTAVAIL): "no such interface or address; interfaces() lists them",
+    ("multicast interface", errno.EINVAL): "the socket is bound to another device (SO_BINDTOIFINDEX)",
     ("option", errno.EPERM): "this needs a capability, CAP_NET_ADMIN or CAP_NET_RAW",
     ("option", errno.ENOPROTOOPT): "this kind of socket has no such option",
     ("option", errno.EOPNOTSUPP): "this kind of socket has no such option",
@@ -138,7 +166,7 @@ ADVICE: Final[Mapping[tuple[str, int], str]] = {
     ("bpf", errno.EINVAL): "the kernel doesn't know an instruction, or it reaches past the scratch memory",
     ("bpf", errno.EPERM): "the socket's filter is locked (SO_LOCK_FILTER)",
     ("bpf", errno.ENOENT): "no filter is attached",
-    ("bpf", errno.ENOMEM): "the program is longer than {net.core.optmem_max} allows",
+    ("bpf", errno.ENOMEM): "the program, with what the socket has already, is longer than {net.core.optmem_max} allows",
     ("icmp", errno.EOPNOTSUPP): "only a raw socket of IPPROTO_ICMP has an ICMP filter: open_ip(1) or open_raw(1)",
     ("icmp", errno.ENOPROTOOPT): "only a raw socket of IPPROTO_ICMP has an ICMP filter: open_ip(1) or open_raw(1)",
     ("interface", errno.ENODEV): "no such interface; interfaces() lists them",

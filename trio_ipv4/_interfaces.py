@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, final
 
 import trio
 
-from trio_ipv4._endpoint import OwnedSocket
+from trio_ipv4._endpoint import OwnedSocket, require_trio
 from trio_ipv4._kernel import interfaces, options
 from trio_ipv4._values.interface_table import InterfaceTable, difference
 from trio_ipv4._values.rtnetlink import Overrun
@@ -54,6 +54,8 @@ def watch_interfaces() -> InterfaceWatch:
 class InterfaceWatch:
     """The changes of interfaces: a context manager, and in its block an iterator. It can be entered once."""
 
+    __slots__ = ("__weakref__", "_feed")
+
     def __init__(self) -> None:
         self._feed: Feed | None = None
 
@@ -61,6 +63,7 @@ class InterfaceWatch:
     async def __aenter__(self) -> InterfaceWatch:
         if self._feed is not None:
             raise RuntimeError("a watch can be entered only once: call watch_interfaces() again")
+        require_trio()
         self._feed = Feed()
         try:
             await self._feed.begin()
@@ -107,16 +110,15 @@ class Feed:
 
     def __init__(self) -> None:
         self.resyncs = 0
-        self._netlink: Final = interfaces.open_netlink(_RTMGRP_LINK | _RTMGRP_IPV4_IFADDR)
+        self._netlink: Final = interfaces.open_netlink(interfaces.RTMGRP_LINK | interfaces.RTMGRP_IPV4_IFADDR)
         try:
-            self._netlink.setblocking(False)  # noqa: FBT003  # Positional only.
             # Linux gives at most twice net.core.rmem_max, and unasked about half of that: 50 to 100 links.
             options.set_integer(self._netlink, "SO_RCVBUF", _BUFFER)
             self._asking: Final = interfaces.open_netlink(0)
         except BaseException:
             self._netlink.close()
             raise
-        self._owned: Final = OwnedSocket(trio.socket.from_stdlib_socket(self._netlink))
+        self._owned: Final = OwnedSocket(trio.socket.from_stdlib_socket(self._netlink), has_error_queue=False)
         self._table = InterfaceTable()
         self._in_step = False
         self._pending: Final[collections.deque[InterfaceChange]] = collections.deque()
@@ -173,7 +175,4 @@ class Feed:
             self.resyncs += 1
 
 
-# linux/rtnetlink.h
-_RTMGRP_LINK: Final = 0x1
-_RTMGRP_IPV4_IFADDR: Final = 0x10
 _BUFFER: Final = 1 << 20

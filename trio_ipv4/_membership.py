@@ -26,8 +26,10 @@ from typing import TYPE_CHECKING, Final, TypeAlias, final
 
 import trio
 
+from trio_ipv4._endpoint import require_trio
 from trio_ipv4._errors import DeafMembershipWarning, MembershipWarning, SourceSpecificRangeWarning
 from trio_ipv4._kernel import groups, interfaces
+from trio_ipv4._kernel.deletions import Deletions, watch_deletions
 from trio_ipv4._kernel.errors import refusal
 from trio_ipv4._values.delta import IllegalStep
 from trio_ipv4._values.fields import SSM_RANGE, UNSPECIFIED
@@ -57,6 +59,8 @@ class Membership:
     socket's queue: what was queued before still arrives. A membership can be entered once.
     """
 
+    __slots__ = ("__weakref__", "_ended", "_entered", "_group", "_key", "_ledger", "_requested", "_sources", "_tried")
+
     def __init__(self, ledger: Ledger, interface: InterfaceLike, group: IPv4Address, sources: SourceFilter) -> None:
         self._ledger: Final = ledger
         self._requested: Final = interface
@@ -65,6 +69,7 @@ class Membership:
         self._key: Key | None = None
         self._entered = False
         self._ended = False
+        self._tried = False  # The last: `__del__` may see a part of this only.
 
     @property
     def interface(self) -> int:
@@ -113,6 +118,8 @@ class Membership:
     async def __aenter__(self) -> Membership:
         if self._entered:
             raise RuntimeError("a membership can be entered only once: call joined() again")
+        self._tried = True
+        require_trio()
         self._entered = True
         try:
             await trio.lowlevel.checkpoint()
@@ -134,6 +141,12 @@ class Membership:
             if error is None:
                 raise
             error.add_note(f"Besides, at the end of the membership: {refused}")
+
+    @trio.lowlevel.enable_ki_protection
+    def __del__(self) -> None:
+        # A cancellation or Ctrl-C may have come first. So this is told only when somebody waits to hear the group.
+        if not getattr(self, "_tried", True):
+            self._ledger.forgotten.append(self._group)
 
     @trio.lowlevel.enable_ki_protection
     def _replace(self, sources: SourceFilter) -> None:
@@ -161,6 +174,12 @@ class Ledger:
         # Where the explicit operations joined when the routes were to choose: a later leave must not ask them again,
         # since with the route moved that would leak the membership.
         self._chosen: Final[dict[IPv4Address, int]] = {}
+        # What was alive at the last look, if that can't have changed since.
+        self._alive: Final[set[Key]] = set()
+        self._deletions: Deletions | None = None
+        self._can_watch = True
+        # Groups of memberships that nobody has entered.
+        self.forgotten: Final[list[IPv4Address]] = []
 
     @property
     def memberships(self) -> Mapping[Key, SourceFilter]:
@@ -191,8 +210,9 @@ class Ledger:
         holds.pop(hold, None)
         if sources is not None:
             holds[hold] = sources
-        if joining and key in self._kernel:
-            self._revive(key)
+        if joining and key in self._kernel and not self._is_surely_alive(key):
+            self._revive(key, self._look_who_lives())
+            self._alive.add(key)
         wanted = SourceFilter.merge(holds.values())
         stays_wider = self._is_wider(key)
         try:
@@ -221,6 +241,13 @@ class Ledger:
                 raise
             if refused.errno != errno.ENODEV:  # With the interface gone, nobody hears anything.
                 self._keep_wider(key, wanted, refused)
+
+    def warn_of_forgotten(self) -> None:
+        """Warn of memberships that were never entered. Whoever waits for datagrams now would wait in vain."""
+        never = ", ".join(map(str, dict.fromkeys(self.forgotten)))
+        self.forgotten.clear()
+        message = f"{never} was never joined: what joined() returns takes effect inside 'async with'"
+        warnings.warn(message, RuntimeWarning, stacklevel=callers_level())
 
     def explicit(self, interface: InterfaceLike, group: IPv4Address, change: Change, attempt: str) -> None:
         """Change the hold of the explicit operations by one step; an illegal one has the errno that Linux gives."""
@@ -252,22 +279,30 @@ class Ledger:
         else:
             found = groups.get_filter(self._socket, index, group)
         if found is None:
-            raise refusal(errno.EADDRNOTAVAIL, "join", f"read the filter of {group}")
+            where = "the interface that the routes choose" if index is None else self._where((index, group))
+            elsewhere = [self._where(key) for key in self._kernel if key[1] == group and key[0] != index]
+            advice = f"the socket is not a member there, only on {', '.join(elsewhere)}" if elsewhere else None
+            attempt = f"read the filter of {group} on {where}"
+            raise refusal(errno.EADDRNOTAVAIL, "join", attempt, self._socket, advice=advice)
         return found
 
     def repair(self) -> None:
         """Leave and join again what is dead and whose interface is back."""
         self._require_open()
         refused: list[OSError] = []
+        table = self._look_who_lives()
         for key in {**self._kernel, **self._holds}:
             if interfaces.name_of(self._socket, key[0]) is None:
                 continue
             try:
                 if key in self._kernel:
-                    self._revive(key)
+                    self._revive(key, table)
                 self._apply(key, SourceFilter.merge(self._holds.get(key, {}).values()))
             except OSError as error:
                 refused.append(error)
+        if len(refused) > 1:
+            each = "; ".join(str(error.strerror) for error in refused)
+            raise OSError(refused[0].errno, f"{len(refused)} memberships are not repaired: {each}")
         if refused:
             raise refused[0]
 
@@ -280,6 +315,9 @@ class Ledger:
                 except OSError:
                     continue
         self._kernel.clear()
+        if self._deletions is not None:
+            self._deletions.close()
+            self._deletions, self._can_watch = None, False
 
     def _apply(self, key: Key, wanted: SourceFilter) -> None:
         """Bring the kernel from what it has to `wanted`, or raise and leave it as it was."""
@@ -302,6 +340,7 @@ class Ledger:
             raise refusal(errno.EADDRINUSE, "join", f"join {key[1]} on {self._where(key)}", self._socket)
         self._begin(key, wanted)
         self._kernel[key] = _as_begun(wanted)
+        self._alive.add(key)
         try:
             self._apply(key, wanted)
         except BaseException:
@@ -324,11 +363,28 @@ class Ledger:
     def _kernel_has(self, key: Key) -> bool:
         return groups.get_filter(self._socket, *key) is not None
 
-    def _revive(self, key: Key) -> None:
+    def _is_surely_alive(self, key: Key) -> bool:
+        """Tell whether a membership was alive at the last look, and no link has been deleted since."""
+        if self._deletions is None and self._can_watch:
+            self._deletions = watch_deletions(self._socket)
+            self._can_watch = self._deletions is not None
+            self._alive.clear()
+        if self._deletions is None or self._deletions.any():
+            self._alive.clear()
+        return key in self._alive
+
+    def _look_who_lives(self) -> groups.InterfaceGroups | None:
+        """Read the kernel's table, once for all memberships."""
+        table = groups.read_table(self._socket)
+        if self._deletions is not None and table is not None:
+            self._alive.update(key for key in self._kernel if key in table)
+        return table
+
+    def _revive(self, key: Key, table: groups.InterfaceGroups | None) -> None:
         """Join a dead membership anew: its interface was deleted, and another has its index now."""
         if interfaces.name_of(self._socket, key[0]) is None:
             raise refusal(errno.ENODEV, "join", f"join {key[1]} on {self._where(key)}", self._socket)
-        if groups.is_dead(self._socket, *key, self._kernel[key]):
+        if groups.is_dead(self._socket, *key, self._kernel[key], table):
             self._join_anew(key, self._kernel[key])
 
     def _join_anew(self, key: Key, wanted: SourceFilter) -> None:
@@ -393,7 +449,7 @@ class Ledger:
         """
         has = self._kernel.get(key, _NONE)
         message = f"{refused.strerror}. The socket keeps {has} instead of {wanted}"
-        warnings.warn(message, MembershipWarning, stacklevel=_callers_level())
+        warnings.warn(message, MembershipWarning, stacklevel=callers_level())
 
     def _is_wider(self, key: Key) -> bool:
         """Tell whether the socket hears more than its holds ask for, since the kernel refused a narrower filter."""
@@ -413,13 +469,13 @@ class Ledger:
                 f"{group} is in the source-specific range {SSM_RANGE}, where routers ignore joins that name no source "
                 "(RFC 4607 section 2): pass sources=SourceFilter.include(...)"
             )
-            warnings.warn(message, SourceSpecificRangeWarning, stacklevel=_callers_level())
+            warnings.warn(message, SourceSpecificRangeWarning, stacklevel=callers_level())
         if before is not None:
             return
         bound = ipaddress.IPv4Address(self._socket.getsockname()[0])
         if bound not in (UNSPECIFIED, group):
             message = f"this socket is bound to {bound}, so it will hear nothing of {group}: bind it to 0.0.0.0"
-            warnings.warn(message, DeafMembershipWarning, stacklevel=_callers_level())
+            warnings.warn(message, DeafMembershipWarning, stacklevel=callers_level())
 
     def _where(self, key: Key) -> str:
         return interfaces.describe(self._socket, key[0])
@@ -445,7 +501,7 @@ def _as_begun(wanted: SourceFilter) -> SourceFilter:
     return INCLUDE_NEVER if first == NEVER else SourceFilter.include(first)
 
 
-def _callers_level() -> int:
+def callers_level() -> int:
     """Return the `stacklevel` at which `warnings.warn`, called by our caller, names the first frame outside of here."""
     level = 1
     frame = sys._getframe(1)

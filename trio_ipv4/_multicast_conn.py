@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import ipaddress
-from typing import TYPE_CHECKING, Final, overload
+import warnings
+from typing import TYPE_CHECKING, Final, Self, overload
 
 import trio
 
 from trio_ipv4._conn import Conn
 from trio_ipv4._endpoint import OwnedSocket
+from trio_ipv4._errors import CappedBufferWarning
 from trio_ipv4._kernel import filters, interfaces, options, sockets
-from trio_ipv4._membership import Ledger, Membership
+from trio_ipv4._membership import Ledger, Membership, callers_level
 from trio_ipv4._values import delta
 from trio_ipv4._values.bpf import to_program
 from trio_ipv4._values.control import ControlFlags
@@ -63,11 +66,17 @@ class MulticastConn(Conn):
         self._multicast_interface: int | None = None
 
     @trio.lowlevel.enable_ki_protection
+    async def __aenter__(self) -> Self:
+        await super().__aenter__()
+        self._owned.note_run()
+        return self
+
+    @trio.lowlevel.enable_ki_protection
     def close(self) -> None:
         """Leave every membership, then close the socket. Tasks that wait on it wake with `trio.ClosedResourceError`.
 
         Leaving comes first so that a descriptor that was duplicated, or inherited by a child, keeps none of what was
-        joined through this connection. Not a checkpoint.
+        joined through this connection. Not a checkpoint. It works from any thread, and where trio does not run.
         """
         if not self._closed:
             self._closed = True
@@ -153,6 +162,11 @@ class MulticastConn(Conn):
         TIMESTAMP, `timestamp_ns` may be the time of reading; without DROPS, `drops` is 0. If the kernel refuses a part,
         nothing is changed.
 
+        Linux stamps what arrives only while somebody on the host asks for it, and begins a moment after the first
+        socket does: until then, `timestamp_ns` is the time of reading, with TIMESTAMP from the start, too. `drops` is
+        the count when the datagram was queued, so that what a burst has cost is told with the next datagram after it;
+        the property `drops` tells it at once.
+
         Raises:
             TypeError: Not `ControlFlags`.
             UnsupportedError: The platform has no such fact.
@@ -166,9 +180,9 @@ class MulticastConn(Conn):
             raise TypeError(f"control_flags must be ControlFlags, got {value!r}")
         before = _read_control_flags(self._usable)
         try:
-            _write_control_flags(self._usable, value)
+            _write_control_flags(self._usable, before, value)
         except BaseException:
-            _write_control_flags(self._usable, before)
+            _write_control_flags(self._usable, _read_control_flags(self._usable), before)
             raise
         self._control_flags = value
         self._control_flags_changed()
@@ -180,14 +194,32 @@ class MulticastConn(Conn):
     def receive_buffer_size(self) -> int:
         """The size of the kernel's receive buffer, in octets, its bookkeeping included (SO_RCVBUF; socket(7)).
 
-        Default: sysctl net.core.rmem_default. Linux caps what is set at sysctl net.core.rmem_max without an error, and
-        doubles it, to make room for its bookkeeping: read it back.
+        Default: sysctl net.core.rmem_default. Linux doubles what is set, to make room for its bookkeeping, and caps it
+        at sysctl net.core.rmem_max, without an error; then this warns (`CappedBufferWarning`).
         """
         return options.get_integer(self._usable, "SO_RCVBUF")
 
     @receive_buffer_size.setter
     def receive_buffer_size(self, value: int) -> None:
-        options.set_integer(self._usable, "SO_RCVBUF", to_integer(value, "receive_buffer_size", 1, 0x3FFF_FFFF))
+        size = to_integer(value, "receive_buffer_size", 1, 0x3FFF_FFFF)
+        granted = options.set_buffer_size(self._usable, "SO_RCVBUF", size)
+        if granted < size:
+            message = (
+                f"asked for a receive buffer of {size:,} octets, the kernel granted {granted:,}: raise sysctl "
+                "net.core.rmem_max"
+            )
+            warnings.warn(message, CappedBufferWarning, stacklevel=callers_level())
+
+    @property
+    def drops(self) -> int:
+        """How many datagrams this socket has dropped so far, modulo 2**32, by now (SO_MEMINFO; Linux).
+
+        Most were dropped because the receive buffer was full; what had a wrong checksum counts, too.
+
+        Raises:
+            UnsupportedError: The platform has no such counter.
+        """
+        return options.get_drops(self._usable)
 
     # Filters by content
 
@@ -259,13 +291,18 @@ class MulticastConn(Conn):
             sources: The sources to hear; every one by default.
 
         Raises:
-            TypeError: An argument is of a kind that can't be meant.
+            TypeError: An argument has the wrong type, or one is missing.
             ValueError: `group` is not a multicast address.
             OSError: On entering: the kernel refused, such as ENOBUFS for more groups than sysctl
                 net.ipv4.igmp_max_memberships (20) or more sources than net.ipv4.igmp_max_msf (10), or there is no such
                 interface. Nothing is joined then.
             UnsupportedError: On entering: only Linux has all that it takes.
         """
+        if group is None and not isinstance(interface, GroupReq):
+            raise TypeError(
+                f"joined() takes an interface, then a group, got {interface!r} alone: joined(None, group) lets the "
+                "kernel choose the interface"
+            )
         if isinstance(interface, GroupReq):
             if group is not None or sources is not _ANY:
                 raise TypeError("a GroupReq names group and sources itself: pass nothing beside it")
@@ -288,7 +325,8 @@ class MulticastConn(Conn):
         A membership whose interface is gone is kept, for the day on which an interface with its index comes back.
 
         Raises:
-            OSError: The kernel refused to join again. The other memberships are repaired all the same.
+            OSError: The kernel refused to join again. The other memberships are repaired all the same. If it refused
+                several, the message names each, and the errno is that of the first.
         """
         self._ledger.repair()
 
@@ -381,14 +419,25 @@ _LOOPBACK: Final = ipaddress.IPv4Address("127.0.0.1").packed
 def _read_control_flags(socket: trio.socket.SocketType) -> ControlFlags:
     flags = ControlFlags(0)
     for name, facts in CONTROL_SWITCHES:
-        if options.has_option(name) and options.get_integer(socket, name):
+        if options.has_option(name) and _is_on(socket, name):
             flags |= facts
     return flags
 
 
-def _write_control_flags(socket: trio.socket.SocketType, flags: ControlFlags) -> None:
+def _is_on(socket: trio.socket.SocketType, name: str) -> bool:
+    try:
+        return bool(options.get_integer(socket, name))
+    except OSError as error:
+        if error.errno not in (errno.ENOPROTOOPT, errno.EOPNOTSUPP):
+            raise
+        return False  # Some sandboxes lack what the platform has.
+
+
+def _write_control_flags(socket: trio.socket.SocketType, before: ControlFlags, flags: ControlFlags) -> None:
+    """Set the switches that differ."""
+    now = dict(control_settings(before))
     for name, value in control_settings(flags):
-        if value or options.has_option(name):
+        if value != now[name]:
             options.set_integer(socket, name, value)
 
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Final, final
 from trio_ipv4._abi.this import this_platform
 from trio_ipv4._datagram_conn import DatagramConn, Remembered, control_lost, header_length, partial_send
 from trio_ipv4._errors import ParseError
-from trio_ipv4._kernel import batch, offload, options, sockets
+from trio_ipv4._kernel import batch, filters, offload, options, sockets
+from trio_ipv4._values.bpf import RawInstruction, to_program
 from trio_ipv4._values.control import EMPTY, ControlFlags, ControlMessage, LeadingTimestamp
 from trio_ipv4._values.datagram import Datagram
 from trio_ipv4._values.datagram import received as received_datagram
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     import trio
 
+    from trio_ipv4._datagram_conn import Columns
     from trio_ipv4._kernel.batch import Received
     from trio_ipv4._values.fields import EndpointLike
 
@@ -47,7 +49,7 @@ class PacketConn(DatagramConn[Datagram]):
     def __init__(self, socket: trio.socket.SocketType) -> None:
         super().__init__(socket)
         self._is_raw = socket.type == sockets.SOCK_RAW
-        self._header_room = 60 if self._is_raw else 0  # RFC 791: up to 15 words of 4 octets.
+        self._can_segment: bool | None = None  # Found out when it matters.
         self._coalesced = not self._is_raw and offload.is_on(socket)
         self._receive_offload = self._coalesced
         self._segment_sizes: Final = _SegmentSizes()
@@ -57,10 +59,12 @@ class PacketConn(DatagramConn[Datagram]):
     def receive_offload(self) -> bool:
         """Whether the kernel may hand over several datagrams of one flow as one (UDP_GRO, udp(7)). Default `False`.
 
-        It changes the cost, not what is received: each datagram still comes as one, and `max_bytes` bounds each. With
-        it the kernel is read with room for 64 KiB.
+        Each datagram still comes as one, and `max_bytes` bounds each. With it the kernel is read with room for 64 KiB.
+        What the kernel handed over as one has one timestamp, and counts once among the drops.
 
-        Once on, the kernel's side stays on: of what it has queued as one it could not tell the parts otherwise.
+        Setting `False` leaves UDP_GRO on in the kernel, because datagrams already coalesced in the queue could not be
+        split without it. While a BPF program is attached it has no effect: the kernel would run the program once for
+        all that it coalesced.
 
         Raises:
             OSError: ENOPROTOOPT: not a UDP socket.
@@ -72,10 +76,10 @@ class PacketConn(DatagramConn[Datagram]):
     @receive_offload.setter
     def receive_offload(self, value: bool) -> None:
         socket = self._usable
-        if to_bool(value, "receive_offload"):
-            options.set_integer(socket, "UDP_GRO", 1)
-            self._coalesced = True
-            self._make_recipe()
+        if to_bool(value, "receive_offload") and not self._coalesced:
+            options.get_integer(socket, "UDP_GRO")  # An error, if this socket can't.
+            if not filters.has_program(socket):
+                self._set_coalescing(on=True)
         self._receive_offload = value
 
     async def send_to(self, payload: bytes, endpoint: EndpointLike, *, control: ControlMessage = EMPTY) -> None:
@@ -107,23 +111,52 @@ class PacketConn(DatagramConn[Datagram]):
         size = to_integer(segment_size, "segment_size", 1, offload.MAX_PAYLOAD)
         octets, name, request = self._encode(Datagram(payload, endpoint, control=control))
         sent = 0
-        if len(octets) > size and not self._is_raw and options.has_option("UDP_SEGMENT"):
+        if len(octets) > size and self._segments_in_kernel():
             per_call = size * offload.segments_per_call(size)
-            calls = [octets[at : at + per_call] for at in range(0, len(octets), per_call)]
             segmented = request + offload.segment_request(size)
             try:
-                await self._send_all(calls, [name] * len(calls), [segmented] * len(calls))
+                await self._send_all(_cut(octets, per_call, name, segmented))
             except OSError as error:
                 sent = getattr(error, "sent", 0) * (per_call // size)
                 if error.errno not in offload.REFUSALS:
                     raise partial_send(error, sent) from None
             else:
                 return
-        rest = [octets[at : at + size] for at in range(sent * size, len(octets) or 1, size)]
         try:
-            await self._send_all(rest, [name] * len(rest), [request] * len(rest))
+            await self._send_all(_cut(octets[sent * size :], size, name, request))
         except OSError as error:
             raise partial_send(error, sent + getattr(error, "sent", 0)) from None
+
+    def attach_filter(self, program: Iterable[RawInstruction]) -> None:
+        checked = to_program(program)
+        super().attach_filter(checked)
+        if self._coalesced:
+            # A program would judge several datagrams by the first. What is coalesced already can't be split once
+            # UDP_GRO is off, so it is read before; meanwhile nothing may come.
+            super().attach_filter(_NOTHING)
+            self._read_queue()
+            self._set_coalescing(on=False)
+            super().attach_filter(checked)
+
+    def detach_filter(self) -> None:
+        super().detach_filter()
+        if self._receive_offload:
+            self._set_coalescing(on=True)
+
+    def _set_coalescing(self, *, on: bool) -> None:
+        options.set_integer(self._socket, "UDP_GRO", on)
+        self._coalesced = on
+        self._make_recipe()
+
+    def _read_queue(self) -> None:
+        """Make ready what the kernel has queued."""
+        while self._read_coalesced(_AT_ONCE, self._socket.fileno()):
+            pass
+
+    def _segments_in_kernel(self) -> bool:
+        if self._can_segment is None:
+            self._can_segment = offload.can_segment(self._socket)
+        return self._can_segment
 
     def _control_flags_changed(self) -> None:
         super()._control_flags_changed()
@@ -149,19 +182,25 @@ class PacketConn(DatagramConn[Datagram]):
     def _take_coalesced(self, descriptor: int, limit: int, max_bytes: int) -> Sequence[Datagram] | None:
         enough = min(limit, batch.MAX_BATCH)  # A flood must not keep this call for ever.
         while sum(1 if isinstance(run, Exception) else len(run) for run in self._ready) < enough:
-            try:
-                # Few at a time: each may hold 64 datagrams, and what this call does not return waits for the next.
-                received = self._receive(descriptor, min(limit, 8), offload.MAX_COALESCED)
-            except OSError as error:
-                self._ready.append(error)  # After what came before it.
+            # Few at a time: each may hold 64 datagrams, and what this call does not return waits for the next.
+            if not self._read_coalesced(min(limit, 8), descriptor):
                 break
-            if received is None:
-                break
-            if isinstance(received, list):
-                self._last_run().extend(received)
-            else:
-                self._keep_split(received)
         return self._hand_over(limit, max_bytes) if self._ready else None
+
+    def _read_coalesced(self, limit: int, descriptor: int) -> bool:
+        """Make ready up to `limit` of what the kernel coalesced; tell whether there may be more."""
+        try:
+            received = self._receive(descriptor, limit, offload.MAX_COALESCED)
+        except OSError as error:
+            self._ready.append(error)  # After what came before it.
+            return False
+        if received is None:
+            return False
+        if isinstance(received, list):
+            self._last_run().extend(received)
+        else:
+            self._keep_split(received)
+        return True
 
     def _keep_split(self, received: Received) -> None:
         """Make ready what the kernel handed over, in the parts of which it is, each with the same facts."""
@@ -200,10 +239,10 @@ class PacketConn(DatagramConn[Datagram]):
 
     def _encode(self, value: Datagram) -> tuple[bytes, bytes, bytes]:
         if not isinstance(value, Datagram):
-            raise TypeError(f"pass a Datagram, not {value!r}")
+            raise TypeError(f"pass a Datagram, not {value!r}: send_to(payload, endpoint) takes octets")
         return value.payload, self._names[value.peer], self._request(value.control)
 
-    def _encode_all(self, values: tuple[Datagram, ...]) -> tuple[Sequence[bytes], Sequence[bytes], Sequence[bytes]]:
+    def _encode_all(self, values: tuple[Datagram, ...]) -> Columns:
         if batch.compiled is not None:
             columns = batch.compiled.columns(values, _KIND, self._names, self._request)
             return super()._encode_all(values) if columns is None else columns
@@ -219,6 +258,19 @@ class PacketConn(DatagramConn[Datagram]):
         return [value.payload for value in values], [self._names[value.peer] for value in values], requests
 
 
+def _cut(octets: bytes, size: int, name: bytes, request: bytes) -> Iterator[Columns]:
+    """Cut octets into datagrams of `size`, the last one shorter if need be, in portions; of nothing, one empty one."""
+    portion = size * batch.MAX_BATCH
+    for start in range(0, len(octets) or 1, portion):
+        here = range(start, min(start + portion, len(octets)) or 1, size)
+        payloads = [octets[at : min(at + size, len(octets))] for at in here]
+        yield payloads, [name] * len(payloads), [request] * len(payloads)
+
+
+_AT_ONCE: Final = 64
+"""How many of what the kernel coalesced to read in one call, each up to 64 KiB."""
+_NOTHING: Final = (RawInstruction(0x06, 0, 0, 0),)
+"""A BPF program that keeps nothing: BPF_RET of 0 (linux/bpf_common.h)."""
 _KIND: Final = batch.Kind(Datagram, (Datagram.payload, Datagram.peer, Datagram.control, Datagram.truncated))
 
 

@@ -40,7 +40,6 @@ class RawConn(DatagramConn[RawDatagram]):
 
     _kinds = (sockets.SOCK_RAW,)
     _kind_names = "SOCK_RAW"
-    _header_room = 60  # RFC 791: up to 15 words of 4 octets.
 
     def __init__(self, socket: trio.socket.SocketType) -> None:
         super().__init__(socket)
@@ -66,7 +65,7 @@ class RawConn(DatagramConn[RawDatagram]):
 
     def _encode(self, value: RawDatagram) -> tuple[bytes, bytes, bytes]:
         if not isinstance(value, RawDatagram):
-            raise TypeError(f"pass a RawDatagram, not {value!r}")
+            raise TypeError(f"pass a RawDatagram, not {value!r}: RawDatagram(header, payload)")
         control = value.control
         if control.ttl is not None or control.tos is not None:
             raise ValueError(f"control must have no ttl and no tos when the header is sent too, got {control}")

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import inspect
 from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn, TypeAlias, final
 
 import trio
 
 from trio_ipv4 import _open
+from trio_ipv4._endpoint import require_trio
 from trio_ipv4._interfaces import Feed
 from trio_ipv4._kernel import groups, namespaces, sockets
 from trio_ipv4._multicast_conn import MulticastConn
@@ -32,8 +34,8 @@ if TYPE_CHECKING:
     from trio_ipv4._values.fields import AddressLike
     from trio_ipv4._values.interface import Interface, InterfaceChange
 
-Predicate: TypeAlias = "Callable[[Interface], bool]"
-Handler: TypeAlias = "Callable[[PacketConn, Interface], Awaitable[object]]"
+InterfacePredicate: TypeAlias = "Callable[[Interface], bool]"
+InterfaceHandler: TypeAlias = "Callable[[PacketConn, Interface], Awaitable[object]]"
 
 _ANY: Final = SourceFilter.any()
 _FACTS: Final = ControlFlags.DST | ControlFlags.INTERFACE
@@ -50,7 +52,7 @@ async def follow_group(
     group: AddressLike,
     *,
     sources: SourceFilter = _ANY,
-    where: Predicate = is_up_and_multicast,
+    where: InterfacePredicate = is_up_and_multicast,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> NoReturn:
     """Keep a connection joined to a group on every interface that matches, as they come and go.
@@ -81,6 +83,8 @@ async def follow_group(
     """
     if not isinstance(conn, MulticastConn):
         raise TypeError(f"conn must be a PacketConn or a RawConn, got {conn!r}")
+    require_trio()
+    _require_functions(where)
     following = _Following(conn, to_group(group, "group"), to_sources(sources))
     with contextlib.closing(Feed()) as feed:
         conn._require_open()
@@ -100,12 +104,12 @@ async def follow_group(
 
 @trio.lowlevel.enable_ki_protection
 async def serve_group(
-    handler: Handler,
+    handler: InterfaceHandler,
     group: AddressLike,
     port: int,
     *,
     sources: SourceFilter = _ANY,
-    where: Predicate = is_up_and_multicast,
+    where: InterfacePredicate = is_up_and_multicast,
     control_flags: ControlFlags = _FACTS,
     handler_nursery: trio.Nursery | None = None,
     task_status: trio.TaskStatus[tuple[Interface, ...]] = trio.TASK_STATUS_IGNORED,
@@ -144,7 +148,9 @@ async def serve_group(
         UnsupportedError: This is not Linux.
         ValueError: The port is 0, or `group` is not a multicast address.
     """
+    require_trio()
     number = to_integer(port, "port", 1, 0xFFFF)
+    _require_functions(where, handler)
     with contextlib.closing(Feed()) as feed:
         fanout = _Fanout(feed, handler, to_group(group, "group"), number, to_sources(sources), control_flags)
         await feed.begin()
@@ -175,7 +181,12 @@ class _Step(NamedTuple):
 class _Matching:
     """Which interfaces match, as steps."""
 
-    def __init__(self, feed: Feed, where: Predicate, is_deaf: Callable[[int], bool]) -> None:
+    def __init__(
+        self,
+        feed: Feed,
+        where: InterfacePredicate,
+        is_deaf: Callable[[int, groups.InterfaceGroups | None], bool],
+    ) -> None:
         self._feed: Final = feed
         self._where: Final = where
         self._is_deaf: Final = is_deaf
@@ -190,7 +201,8 @@ class _Matching:
             self._resyncs = self._feed.resyncs
             new = {step.came.index for step in steps if step.came is not None}
             unchanged = [each for index, each in self._matching.items() if index not in new]
-            steps += [_Step(each.index, each) for each in unchanged if self._is_deaf(each.index)]
+            table = groups.read_table(self._feed.socket)
+            steps += [_Step(each.index, each) for each in unchanged if self._is_deaf(each.index, table)]
         return steps
 
     def _step(self, change: InterfaceChange) -> _Step | None:
@@ -228,10 +240,10 @@ class _Following:
         for scope in self._scopes.values():
             await scope.__aexit__(type(error), error, error.__traceback__)
 
-    def is_deaf(self, index: int) -> bool:
+    def is_deaf(self, index: int, table: groups.InterfaceGroups | None) -> bool:
         if index not in self._scopes:
             return True  # It had vanished when it was to be joined.
-        return _is_dead(self._conn, index, self._group)
+        return _is_dead(self._conn, index, self._group, table)
 
     async def _join(self, interface: Interface) -> None:
         scope = self._conn.joined(interface.index, self._group, sources=self._sources)
@@ -264,7 +276,7 @@ class _Fanout:
     def __init__(
         self,
         feed: Feed,
-        handler: Handler,
+        handler: InterfaceHandler,
         group: IPv4Address,
         port: int,
         sources: SourceFilter,
@@ -314,11 +326,11 @@ class _Fanout:
             if service.predecessor is not None:
                 service.scope.cancel()
 
-    def is_deaf(self, index: int) -> bool:
+    def is_deaf(self, index: int, table: groups.InterfaceGroups | None) -> bool:
         service = self._services[index]
         if service.conn is None:
             return service.ended.is_set()  # It had vanished when it was to be joined.
-        return _is_dead(service.conn, index, self._group)
+        return _is_dead(service.conn, index, self._group, table)
 
     def _cancel(self, index: int) -> None:
         service = self._services[index]
@@ -386,22 +398,45 @@ _VANISHED: Final = (errno.ENODEV, errno.EADDRNOTAVAIL)
 """What a join, and IP_MULTICAST_IF, say of an index that is no interface's."""
 
 
-def _is_dead(conn: MulticastConn, index: int, group: IPv4Address) -> bool:
+def _is_dead(conn: MulticastConn, index: int, group: IPv4Address, table: groups.InterfaceGroups | None) -> bool:
     """Tell whether a membership that the connection has hears nothing, since its interface was made anew."""
     if conn.socket.fileno() < 0:
         return False
     held = conn.memberships.get((index, group))
-    return held is not None and groups.is_dead(conn.socket, index, group, held)
+    return held is not None and groups.is_dead(conn.socket, index, group, held, table)
 
 
 # The caller's code may be interrupted, as everywhere.
 
 
 @trio.lowlevel.disable_ki_protection
-def _ask(where: Predicate, interface: Interface) -> bool:
-    return bool(where(interface))
+def _ask(where: InterfacePredicate, interface: Interface) -> bool:
+    answer: object = where(interface)
+    if inspect.iscoroutine(answer):
+        answer.close()
+        raise TypeError(f"where must be a synchronous function of an Interface, got the asynchronous {where!r}")
+    return bool(answer)
 
 
 @trio.lowlevel.disable_ki_protection
-async def _run_unprotected(handler: Handler, conn: PacketConn, interface: Interface) -> None:
-    await handler(conn, interface)
+async def _run_unprotected(handler: InterfaceHandler, conn: PacketConn, interface: Interface) -> None:
+    awaitable = handler(conn, interface)
+    if not inspect.isawaitable(awaitable):
+        raise TypeError(
+            f"handler must be an asynchronous function of a PacketConn and an Interface, got {handler!r}, which "
+            f"returned {awaitable!r}"
+        )
+    await awaitable
+
+
+def _require_functions(where: object, handler: object = None) -> None:
+    """Check what the caller wants to be called, before anything is opened."""
+    if not callable(where):
+        raise TypeError(f"where must be a function of an Interface, got {where!r}")
+    if inspect.iscoroutine(handler):
+        handler.close()
+        raise TypeError("handler must be an asynchronous function, not what calling it returned: pass it without ()")
+    if handler is not None and not callable(handler):
+        raise TypeError(f"handler must be an asynchronous function of a PacketConn and an Interface, got {handler!r}")
+    if inspect.isgeneratorfunction(handler) or inspect.isasyncgenfunction(handler):
+        raise TypeError(f"handler must be an asynchronous function without yield, got {handler!r}")

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from trio_ipv4._kernel.socket_like import SocketLike
 
 
-def explain(error: OSError, topic: str, attempt: str, socket: SocketLike | None = None) -> OSError:
+def explain(
+    error: OSError, topic: str, attempt: str, socket: SocketLike | None = None, *, advice: str | None = None
+) -> OSError:
     """Return an `OSError` with the same errno, hence the same subclass, for what was attempted.
 
     Args:
@@ -22,14 +24,17 @@ def explain(error: OSError, topic: str, attempt: str, socket: SocketLike | None 
         topic: The part of `ADVICE` that applies.
         attempt: What was attempted, in the infinitive: "join 239.1.2.3 on en0 (index 2)".
         socket: The socket concerned, if any: sysctls are quoted only where it belongs to this thread's namespace.
+        advice: What to do next, where the caller knows better than `ADVICE`.
     """
-    return refusal(error.errno or 0, topic, attempt, socket)
+    return refusal(error.errno or 0, topic, attempt, socket, advice=advice)
 
 
-def refusal(number: int, topic: str, attempt: str, socket: SocketLike | None = None) -> OSError:
+def refusal(
+    number: int, topic: str, attempt: str, socket: SocketLike | None = None, *, advice: str | None = None
+) -> OSError:
     """Return the `OSError` for an errno, as `explain` does."""
     message = f"can't {attempt}: {os.strerror(number)}"
-    if advice := ADVICE.get((topic, number)):
+    if advice := advice or ADVICE.get((topic, number)):
         message += f" ({_quote_sysctls(advice, socket)})"
     return OSError(number, message)
 
@@ -38,13 +43,14 @@ def _quote_sysctls(advice: str, socket: SocketLike | None) -> str:
     def quote(match: re.Match[str]) -> str:
         name = match[1]
         known = socket is None or namespaces.is_current(socket)
-        value = _read_sysctl(name) if known else None
+        value = read_sysctl(name) if known else None
         return f"sysctl {name}" if value is None else f"{name} is {value}"
 
-    return re.sub(r"\{([\w.]+)\}", quote, advice)
+    return re.sub(r"\{([\w.-]+)\}", quote, advice)
 
 
-def _read_sysctl(name: str) -> str | None:
+def read_sysctl(name: str) -> str | None:
+    """Return a sysctl of this thread's network namespace, as text; `None` if it can't be read."""
     try:
         return Path("/proc/sys", *name.split(".")).read_text(encoding="ascii").strip()
     except OSError:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 from typing import TYPE_CHECKING
 
 from trio_ipv4._abi import structs
 from trio_ipv4._abi.this import this_platform
-from trio_ipv4._kernel import options
+from trio_ipv4._kernel import libc, options
 from trio_ipv4._kernel.errors import explain
-from trio_ipv4._values.bpf import marshal_program
+from trio_ipv4._values.bpf import MAX_INSTRUCTIONS, marshal_program
 from trio_ipv4._values.icmp import ICMPFilter
 
 if TYPE_CHECKING:
@@ -38,6 +39,19 @@ def detach_filter(socket: SocketLike) -> None:
         socket.setsockopt(option.level, option.name, 0)
     except OSError as error:
         raise explain(error, "bpf", "detach the filter", socket) from None
+
+
+def has_program(socket: SocketLike) -> bool:
+    """Tell whether a BPF program is attached, by whomever (SO_GET_FILTER, which has the number of SO_ATTACH_FILTER)."""
+    platform = this_platform()
+    if "SO_ATTACH_FILTER" not in platform.options:
+        return False
+    option = platform.option("SO_ATTACH_FILTER")
+    try:
+        # The length that comes back is the number of instructions.
+        return len(libc.getsockopt(socket.fileno(), option.level, option.name, bytes(MAX_INSTRUCTIONS * 8))) > 0
+    except OSError as error:
+        return error.errno == errno.EACCES  # It is an eBPF program, of which nothing can be told.
 
 
 def set_icmp_filter(socket: SocketLike, value: ICMPFilter) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import ipaddress
 import sys
-from typing import TYPE_CHECKING, Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from trio_ipv4._abi import structs
 from trio_ipv4._abi.this import this_platform
@@ -15,10 +16,13 @@ from trio_ipv4._values.source_filter import EXCLUDE_NEVER, FilterMode, SourceFil
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from collections.abc import Set as AbstractSet
     from ipaddress import IPv4Address
 
     from trio_ipv4._kernel.socket_like import SocketLike
 
+InterfaceGroups: TypeAlias = "AbstractSet[tuple[int, IPv4Address]]"
+"""Interface indexes, and groups that these interfaces are in."""
 ROUTE: Final = 0
 """The index that lets the kernel choose the interface by its routes."""
 _CAPACITY: Final = 16
@@ -81,7 +85,7 @@ def get_filter(socket: SocketLike, index: int, group: IPv4Address) -> SourceFilt
         try:
             answer = libc.getsockopt(socket.fileno(), option.level, option.name, bytes(request))
         except OSError as error:
-            if error.errno in _NO_MEMBER:
+            if error.errno in _NO_MEMBER or error.errno in _NO_OPTION:
                 return None
             raise explain(error, "join", f"read the filter of {group} on {_where(socket, index)}", socket) from None
         mode, total, sources = structs.parse_group_filter(platform, answer)
@@ -119,15 +123,17 @@ def memberships(socket: SocketLike, group: IPv4Address, indexes: Iterable[int]) 
     return {index: sources for index, sources in found if sources is not None}
 
 
-def is_dead(socket: SocketLike, index: int, group: IPv4Address, sources: SourceFilter) -> bool:
+def is_dead(
+    socket: SocketLike, index: int, group: IPv4Address, sources: SourceFilter, table: InterfaceGroups | None
+) -> bool:
     """Tell whether a membership hears nothing, since its interface was deleted and another has its index now.
 
-    Reading the filter can't tell: that answers for dead memberships too. The kernel's table can, where this thread
-    looks at the socket's namespace. Elsewhere writing the same filter again tells, if it names a source (ESRCH); one
-    that names none is made to name, for a moment, one that nobody has.
+    Reading the filter can't tell: that answers for dead memberships too. The kernel's table can (`read_table`). Without
+    it, writing the same filter again tells, if it names a source (ESRCH); one that names none is made to name, for a
+    moment, one that nobody has.
     """
-    if namespaces.is_current(socket):
-        return (index, group) not in _interface_groups()
+    if table is not None:
+        return (index, group) not in table
     probe = sources if sources.sources else EXCLUDE_NEVER
     try:
         set_filter(socket, index, group, probe)
@@ -138,25 +144,35 @@ def is_dead(socket: SocketLike, index: int, group: IPv4Address, sources: SourceF
     return False
 
 
-def _interface_groups() -> set[tuple[int, IPv4Address]]:
-    """Read which groups the interfaces of this thread's namespace are in (/proc/net/igmp)."""
+def read_table(socket: SocketLike) -> InterfaceGroups | None:
+    """Read which groups the interfaces of the socket's namespace are in, once for many memberships (/proc/net/igmp).
+
+    `None` where that is not this thread's namespace, or where there is no such table: some kernels are built without
+    it, and sandboxes hide it.
+    """
+    if not namespaces.is_current(socket):
+        return None
     found: set[tuple[int, IPv4Address]] = set()
     index = 0
-    # /proc/net would be that of the main thread.
-    with open("/proc/thread-self/net/igmp", encoding="ascii", errors="replace") as table:  # noqa: PTH123
-        next(table)
-        for line in table:
-            words = line.split()
-            if line[0].isdigit():
-                index = int(words[0])
-            else:
-                number = int(words[0], 16).to_bytes(4, sys.byteorder)
-                found.add((index, ipaddress.IPv4Address(number)))
-    return found
+    try:
+        # /proc/net would be that of the main thread.
+        lines = Path("/proc/thread-self/net/igmp").read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        return None
+    for line in lines[1:]:
+        words = line.split()
+        if line[0].isdigit():
+            index = int(words[0])
+        else:
+            number = int(words[0], 16).to_bytes(4, sys.byteorder)
+            found.add((index, ipaddress.IPv4Address(number)))
+    return found if lines else None
 
 
 # A dead index answers for a membership that it had; an index that never was gives ENODEV on newer kernels.
 _NO_MEMBER: Final = (errno.EADDRNOTAVAIL, errno.ENODEV)
+_NO_OPTION: Final = (errno.ENOPROTOOPT, errno.EOPNOTSUPP)
+"""What a sandbox says that lacks the option; then nobody can tell."""
 
 
 def _set(socket: SocketLike, name: str, value: bytes, topic: str, attempt: str, index: int) -> None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import array
+import contextlib
 import errno
 import ipaddress
 import os
 import socket as stdlib_socket
 import struct
+import time
 from typing import TYPE_CHECKING, Final
 
 from trio_ipv4._abi.this import this_platform
-from trio_ipv4._errors import UnsupportedError
+from trio_ipv4._errors import ADVICE, UnsupportedError
 from trio_ipv4._kernel import namespaces
 from trio_ipv4._kernel.errors import explain, refusal
 from trio_ipv4._values.fields import to_address, to_integer
@@ -24,6 +26,7 @@ from trio_ipv4._values.rtnetlink import (
     Message,
     Overrun,
     address_dump_request,
+    is_interrupted,
     link_dump_request,
     parse_messages,
 )
@@ -43,19 +46,29 @@ KERNEL: Final = 0
 """The kernel's port (netlink(7)): nobody else can have it."""
 MAX_NETLINK: Final = 1 << 16
 """Larger than any message of the kernel's dumps (NLMSG_GOODSIZE is at most 32 KiB)."""
+# linux/rtnetlink.h
+RTMGRP_LINK: Final = 0x1
+RTMGRP_IPV4_IFADDR: Final = 0x10
 # linux/sockios.h
 SIOCGIFNAME: Final = 0x8910
 SIOCGIFCONF: Final = 0x8912
 SIOCGIFFLAGS: Final = 0x8913
 SIOCGIFINDEX: Final = 0x8933
 IFNAMSIZ: Final = 16  # linux/if.h
+_PATIENCE: Final = 0.5
+"""Seconds in which to read the interfaces while they change."""
 _IFREQ_SIZE: Final = 40 if struct.calcsize("P") == 8 else 32  # linux/if.h: struct ifreq
 
 
 def interfaces() -> tuple[Interface, ...]:
-    """List the interfaces of this thread's network namespace, by index. Not a checkpoint: the kernel answers at once.
+    """List the interfaces of this thread's network namespace, by index. Not a checkpoint.
+
+    The kernel answers at once. It says when something changed while it answered, and then it is asked again, for half a
+    second at most.
 
     Raises:
+        OSError: EBUSY: the interfaces changed all that time. EPERM, EACCES, EAFNOSUPPORT: rtnetlink is refused here, as
+            in some sandboxes.
         UnsupportedError: Not on Linux.
     """
     _require_linux("rtnetlink")
@@ -67,20 +80,24 @@ def interfaces() -> tuple[Interface, ...]:
 def interface_by_name(name: str) -> Interface:
     """Return the interface with that name, in this thread's network namespace.
 
+    An alternative name will do, as for connections, if it has at most 15 octets.
+
     Raises:
-        OSError: ENODEV: there is none.
+        OSError: ENODEV: there is none; others as for `interfaces`.
     """
-    for interface in interfaces():
-        if interface.name == name:
-            return interface
-    raise refusal(errno.ENODEV, "interface", f"find the interface named {name!r}")
+    _require_linux("rtnetlink")
+    if not isinstance(name, str):
+        raise TypeError(f"name must be a string, got {name!r}")
+    with stdlib_socket.socket(stdlib_socket.AF_INET, stdlib_socket.SOCK_DGRAM) as socket:
+        index = _index_of_name(socket, name)
+    return interface_by_index(index)
 
 
 def interface_by_index(index: int) -> Interface:
     """Return the interface with that index, in this thread's network namespace.
 
     Raises:
-        OSError: ENODEV: there is none.
+        OSError: ENODEV: there is none; others as for `interfaces`.
     """
     to_integer(index, "index", 1, MAX_IFINDEX)
     for interface in interfaces():
@@ -90,35 +107,59 @@ def interface_by_index(index: int) -> Interface:
 
 
 def open_netlink(groups: int) -> stdlib_socket.socket:
-    """Open a socket to the kernel's routing tables (rtnetlink(7)), subscribed to a mask of groups (RTMGRP_*)."""
+    """Open a socket to the kernel's routing tables (rtnetlink(7)), subscribed to a mask of groups (RTMGRP_*).
+
+    It does not block, whatever `socket.setdefaulttimeout` says.
+    """
     _require_linux("rtnetlink")
     try:
         socket = stdlib_socket.socket(stdlib_socket.AF_NETLINK, stdlib_socket.SOCK_RAW, NETLINK_ROUTE)
     except OSError as error:
-        raise explain(error, "open", "make a netlink socket") from None
+        raise _explain_netlink(error, "make a netlink socket") from None
     try:
+        socket.setblocking(False)  # noqa: FBT003  # Positional only.
         socket.bind((KERNEL, groups))
-    except BaseException:
+    except OSError as error:
         socket.close()
-        raise
+        raise _explain_netlink(error, "bind a netlink socket") from None
     return socket
 
 
 def dump(socket: stdlib_socket.socket) -> InterfaceTable:
-    """Read all links and addresses through a netlink socket without subscriptions. It does not block."""
+    """Read all links and addresses through a netlink socket without subscriptions. It takes half a second at most.
+
+    Raises:
+        OSError: EBUSY: they changed in all that time. Others: the kernel refused.
+    """
+    deadline = time.monotonic() + _PATIENCE
     while (table := try_dump(socket)) is None:
-        pass
+        if time.monotonic() > deadline:
+            raise refusal(
+                errno.EBUSY,
+                "netlink",
+                "list the interfaces",
+                advice=f"they changed for {_PATIENCE} seconds, while the kernel listed them: try again, or use "
+                "watch_interfaces()",
+            )
     return table
 
 
 def try_dump(socket: stdlib_socket.socket) -> InterfaceTable | None:
     """Read all links and addresses, once; `None` if something changed meanwhile, so that they may not fit together."""
-    messages: list[Message] = []
-    # One dump at a time: a kernel serves no more per socket.
+    answers: list[bytes] = []
+    # One dump at a time: a kernel serves no more per socket. Both are read before anything is parsed, which takes
+    # longer: the less time between, the less changes.
     for request in (link_dump_request, address_dump_request):
-        if not _dump(socket, request(1), messages):
+        if not _dump(socket, request(1), answers):
             return None
-    return InterfaceTable(messages)
+    messages = [message for answer in answers for message in parse_messages(answer)]
+    for message in messages:
+        if isinstance(message, Failure):
+            raise _explain_netlink(OSError(message.errno, ""), "list the interfaces")
+        if isinstance(message, Overrun | Interrupted):
+            return None
+    complete = sum(isinstance(message, Done) for message in messages)
+    return InterfaceTable(messages) if complete == 2 else None
 
 
 def receive_messages(socket: stdlib_socket.socket) -> tuple[Message, ...] | None:
@@ -157,22 +198,34 @@ def drain(socket: stdlib_socket.socket, limit: int = 1000) -> bool:
     return False
 
 
-def _dump(socket: stdlib_socket.socket, request: bytes, messages: list[Message]) -> bool:
-    """Read one dump into `messages`; tell whether it was consistent."""
+def _dump(socket: stdlib_socket.socket, request: bytes, answers: list[bytes]) -> bool:
+    """Read one dump into `answers`; tell whether it was consistent, as far as a glance shows.
+
+    The kernel has put the answer into the queue when sending returns, and more of it whenever some was read, so that
+    nothing here waits (linux net/netlink/af_netlink.c, `netlink_dump`).
+    """
     if not drain(socket):  # What an overflow of an earlier dump left.
         return False
-    socket.sendto(request, (KERNEL, 0))
-    consistent = True
-    while True:
-        for message in receive_messages(socket) or ():
-            if isinstance(message, Done):
-                return consistent
-            if isinstance(message, Failure):
-                raise OSError(message.errno, "the kernel refused to list the interfaces")
-            if isinstance(message, Overrun):
+    try:
+        socket.sendto(request, (KERNEL, 0))
+        while True:
+            data, _, flags, sender = socket.recvmsg(MAX_NETLINK)
+            if sender[0] == KERNEL:
+                answers.append(data)
+            if flags & stdlib_socket.MSG_TRUNC or is_interrupted(data):
                 return False
-            consistent = consistent and not isinstance(message, Interrupted)
-            messages.append(message)
+    except BlockingIOError:
+        return True
+    except OSError as error:
+        if error.errno != errno.ENOBUFS:
+            raise _explain_netlink(error, "list the interfaces") from None
+        return False
+
+
+def _explain_netlink(error: OSError, attempt: str) -> OSError:
+    """Say what rtnetlink is needed for, where it is missing."""
+    missing = error.errno in (errno.EPERM, errno.EACCES, errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT, errno.EOPNOTSUPP)
+    return explain(error, "netlink", attempt, advice=ADVICE["netlink", errno.EPERM] if missing else None)
 
 
 def resolve(socket: SocketLike, interface: InterfaceLike) -> int | None:
@@ -211,17 +264,33 @@ def describe(socket: SocketLike, index: int) -> str:
 
 def is_loopback(socket: SocketLike, index: int) -> bool:
     """Tell whether the interface with that index, in the socket's namespace, is a loopback one."""
+    flags = flags_of(socket, index)
+    return flags is not None and InterfaceFlags.LOOPBACK in flags
+
+
+def flags_of(socket: SocketLike, index: int) -> InterfaceFlags | None:
+    """Return the lower 16 flags of the interface with that index, or `None` if there is none."""
     name = name_of(socket, index)
     if name is None or this_platform().name != "linux":
-        return False
-    (flags,) = struct.unpack_from("=H", _ioctl(socket, SIOCGIFFLAGS, os.fsencode(name)), IFNAMSIZ)
-    return InterfaceFlags.LOOPBACK in InterfaceFlags(flags)
+        return None
+    try:
+        answer = _ioctl(socket, SIOCGIFFLAGS, os.fsencode(name))
+    except OSError:
+        return None
+    (flags,) = struct.unpack_from("=H", answer, IFNAMSIZ)
+    return InterfaceFlags(flags)
+
+
+def own_addresses(socket: SocketLike) -> set[ipaddress.IPv4Address]:
+    """Return the IPv4 addresses of all interfaces in the socket's namespace."""
+    return {address for _, address in _addresses(socket)}
 
 
 def indexes(socket: SocketLike) -> list[int]:
     """Return the indexes of the interfaces in the socket's namespace; elsewhere than here, of those with an address."""
     if namespaces.is_current(socket):
-        return [index for index, _ in stdlib_socket.if_nameindex()]
+        with contextlib.suppress(OSError):  # It asks by rtnetlink, which some sandboxes refuse.
+            return [index for index, _ in stdlib_socket.if_nameindex()]
     return sorted({_index_of_name(socket, name) for name, _ in _addresses(socket)})
 
 
@@ -238,13 +307,26 @@ def _index_of_name(socket: SocketLike, name: str) -> int:
     encoded = os.fsencode(name)
     attempt = f"find the interface named {name!r}"
     if not 0 < len(encoded) < IFNAMSIZ or b"\0" in encoded:
-        raise refusal(errno.ENODEV, "interface", attempt)
+        raise refusal(errno.ENODEV, "interface", attempt, advice=_name_advice(name))
     try:
         answer = _ioctl(socket, SIOCGIFINDEX, encoded)
     except OSError as error:
-        raise explain(error, "interface", attempt) from None
+        raise explain(error, "interface", attempt, advice=_name_advice(name)) from None
     (index,) = struct.unpack_from("=i", answer, IFNAMSIZ)
     return int(index)
+
+
+def _name_advice(name: str) -> str | None:
+    """Say what to pass instead of a string that names no interface."""
+    if name.isdecimal():
+        return f"a string is a name: for the interface with this index, pass the integer {name}"
+    with contextlib.suppress(ValueError):
+        if ipaddress.IPv4Address(name).is_multicast:
+            return "this is a group: the interface comes first, then the group"
+        return f"a string is a name: for the interface that has this address, pass IPv4Address({name!r})"
+    if len(os.fsencode(name)) >= IFNAMSIZ:
+        return "a name has at most 15 octets; a longer alternative name does not do"
+    return None
 
 
 def _index_of_address(socket: SocketLike, address: ipaddress.IPv4Address) -> int:

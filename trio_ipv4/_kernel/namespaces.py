@@ -28,6 +28,12 @@ def are_same(one: SocketLike, other: SocketLike) -> bool:
     return len(known) == 1 or None in known
 
 
+def are_surely_same(one: SocketLike, other: SocketLike) -> bool:
+    """Tell whether two sockets are known to belong to one network namespace."""
+    known = cookie(one)
+    return known is not None and known == cookie(other)
+
+
 def is_current(socket: SocketLike) -> bool:
     """Tell whether a socket surely belongs to this thread's network namespace."""
     try:
@@ -35,5 +41,4 @@ def is_current(socket: SocketLike) -> bool:
     except OSError:
         return False
     with here:
-        known = cookie(socket)
-        return known is not None and known == cookie(here)
+        return are_surely_same(socket, here)

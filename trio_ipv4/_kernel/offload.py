@@ -35,13 +35,27 @@ REFUSALS: Final = frozenset(
 
 
 def is_on(socket: SocketLike) -> bool:
-    """Tell whether UDP_GRO is on; a socket that can't have it has it not."""
+    """Tell whether UDP_GRO is on; `False` if the socket does not support it."""
     if not options.has_option("UDP_GRO"):
         return False
     try:
         return bool(options.get_integer(socket, "UDP_GRO"))
     except OSError:
         return False
+
+
+def can_segment(socket: SocketLike) -> bool:
+    """Tell whether the kernel cuts what this socket sends.
+
+    On an ICMP datagram socket (icmp(7)) it takes the request and ignores it; only there the option can't be read.
+    """
+    if not options.has_option("UDP_SEGMENT"):
+        return False
+    try:
+        options.get_integer(socket, "UDP_SEGMENT")
+    except OSError:
+        return False
+    return True
 
 
 def segments_per_call(size: int) -> int:

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import ipaddress
 import socket as stdlib_socket
-from typing import TYPE_CHECKING
 
 from trio_ipv4._abi import structs
 from trio_ipv4._abi.this import this_platform
 from trio_ipv4._errors import UnsupportedError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from trio_ipv4._kernel.sockets import borrowed
 
 
 def receive(descriptor: int, max_bytes: int, control_size: int) -> tuple[bytes, bytes, bytes, bool, bool] | None:
     """Receive one datagram: payload, `struct sockaddr_in`, control messages, and whether either was truncated."""
-    with _borrowed(descriptor) as socket:
+    _require_recvmsg()
+    with borrowed(descriptor) as socket:
         try:
             payload, ancillary, flags, name = socket.recvmsg(max_bytes, control_size)
         except BlockingIOError:
@@ -32,19 +29,12 @@ def receive(descriptor: int, max_bytes: int, control_size: int) -> tuple[bytes, 
 def send(descriptor: int, payload: bytes, name: bytes, control: bytes) -> None:
     """Send one datagram; the errors are the kernel's own, a full buffer included."""
     address, port = structs.parse_sockaddr_in(name)
+    _require_recvmsg()
     messages = [record[1:] for record in structs.iterate_cmsgs(this_platform(), control)]
-    with _borrowed(descriptor) as socket:
+    with borrowed(descriptor) as socket:
         socket.sendmsg([payload], messages, 0, (str(ipaddress.IPv4Address(address)), port))
 
 
-@contextlib.contextmanager
-def _borrowed(descriptor: int) -> Iterator[stdlib_socket.socket]:
-    """Look at a descriptor as a socket of the standard library, and give it back without closing it."""
+def _require_recvmsg() -> None:
     if not hasattr(stdlib_socket.socket, "recvmsg"):  # pragma: no cover  # Windows.
         raise UnsupportedError("recvmsg", this_platform().name)
-    socket = stdlib_socket.socket(fileno=descriptor)
-    try:
-        socket.setblocking(False)  # noqa: FBT003  # Positional only. A program may have set a default timeout.
-        yield socket
-    finally:
-        socket.detach()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from trio_ipv4._abi import structs
 from trio_ipv4._abi.platform import Layout
@@ -11,6 +11,17 @@ from trio_ipv4._kernel.errors import explain
 
 if TYPE_CHECKING:
     from trio_ipv4._kernel.socket_like import SocketLike
+
+
+def set_buffer_size(socket: SocketLike, name: str, size: int) -> int:
+    """Set the size of a buffer in octets, and return what the kernel granted of it."""
+    set_integer(socket, name, size)
+    got = get_integer(socket, name)
+    return got // 2 if this_platform().option(name).layout is Layout.DOUBLED else got
+
+
+_DROPS: Final = 8
+"""SK_MEMINFO_DROPS, linux/sock_diag.h."""
 
 
 def set_integer(socket: SocketLike, name: str, value: int) -> None:
@@ -48,6 +59,16 @@ def get_bytes(socket: SocketLike, name: str, size: int) -> bytes:
     return socket.getsockopt(option.level, option.name, size)
 
 
+def get_drops(socket: SocketLike) -> int:
+    """Get the number of datagrams that a socket has dropped (SO_MEMINFO: SK_MEMINFO_DROPS, linux/sock_diag.h)."""
+    platform = this_platform()
+    try:
+        counters = get_bytes(socket, "SO_MEMINFO", 4 * (_DROPS + 1))
+    except OSError as error:
+        raise explain(error, "option", "get SO_MEMINFO", socket) from None
+    return int.from_bytes(counters[4 * _DROPS : 4 * (_DROPS + 1)], platform.byte_order)
+
+
 def has_option(name: str) -> bool:
     """Tell whether this platform has an option."""
     return name in this_platform().options
@@ -63,7 +84,8 @@ def set_multicast_interface(socket: SocketLike, index: int, address: bytes) -> N
     try:
         set_bytes(socket, "IP_MULTICAST_IF", value)
     except OSError as error:
-        raise explain(error, "option", f"set IP_MULTICAST_IF to the interface with index {index}", socket) from None
+        attempt = f"set IP_MULTICAST_IF to the interface with index {index}"
+        raise explain(error, "multicast interface", attempt, socket) from None
 
 
 def get_multicast_interface_address(socket: SocketLike) -> bytes:

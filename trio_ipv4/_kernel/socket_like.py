@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol, overload
+from typing import Any, Protocol, overload
 
 
 class SocketLike(Protocol):
@@ -14,3 +14,12 @@ class SocketLike(Protocol):
     @overload
     def getsockopt(self, level: int, optname: int, buflen: int, /) -> bytes: ...
     def setsockopt(self, level: int, optname: int, value: int | bytes, /) -> None: ...
+
+
+class NamedSocket(SocketLike, Protocol):
+    """The same, with its type and its addresses."""
+
+    @property
+    def type(self) -> int: ...
+    def getsockname(self) -> Any: ...
+    def getpeername(self) -> Any: ...

@@ -25,8 +25,9 @@ async def cancel_at_each_checkpoint(
 
     At every point where one of the scenario's tasks waits, it is cancelled in two ways: while it waits, and when what
     it waited for has come but it has not gone on yet, so that the cancellation is met at its next checkpoint. All tasks
-    that the scenario started in nurseries of its own count. The last run is not cancelled at all. Where several tasks
-    run, trio shuffles their order, so that two calls may differ in what they try.
+    that the scenario started in nurseries of its own count, and no others: those of a nursery around the call go on.
+    The last run is not cancelled at all. Where several tasks run, trio shuffles their order, so that two calls may
+    differ in what they try.
 
     Args:
         scenario: An asynchronous function; it has to do the same each time.
@@ -63,6 +64,7 @@ class _Canceller(trio.abc.Instrument):
     def __init__(self, root: trio.lowlevel.Task, moment: int) -> None:
         self.scope: Final = trio.CancelScope()
         self._root: Final = root
+        self._around: Final = frozenset(root.child_nurseries)  # Nurseries that the caller opened before.
         self._left = moment
         if moment == 0:
             self.scope.cancel()
@@ -83,5 +85,7 @@ class _Canceller(trio.abc.Instrument):
         each: trio.lowlevel.Task | None = task
         while each is not None and each is not self._root:
             nursery = each.parent_nursery
+            if nursery in self._around:
+                return False
             each = None if nursery is None else nursery.parent_task
         return each is not None

@@ -54,4 +54,8 @@ def source_filters() -> dict[tuple[int, IPv4Address], dict[IPv4Address, tuple[in
 
 
 def _lines(table: str) -> list[str]:
-    return (_TABLES / table).read_text(encoding="ascii", errors="replace").splitlines()[1:]
+    try:
+        return (_TABLES / table).read_text(encoding="ascii", errors="replace").splitlines()[1:]
+    except FileNotFoundError as error:
+        error.strerror = "this kernel has no such table, which shows the groups of its interfaces (CONFIG_IP_MULTICAST)"
+        raise

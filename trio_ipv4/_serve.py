@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from trio_ipv4._membership import Membership
     from trio_ipv4._packet_conn import PacketConn
+    from trio_ipv4._raw_conn import RawConn
     from trio_ipv4._values.fields import AddressLike
     from trio_ipv4._values.interface import Interface, InterfaceChange
 
@@ -48,7 +49,7 @@ def is_up_and_multicast(interface: Interface) -> bool:
 
 @trio.lowlevel.enable_ki_protection
 async def follow_group(
-    conn: MulticastConn,
+    conn: PacketConn | RawConn,
     group: AddressLike,
     *,
     sources: SourceFilter = _ANY,
@@ -84,7 +85,7 @@ async def follow_group(
     if not isinstance(conn, MulticastConn):
         raise TypeError(f"conn must be a PacketConn or a RawConn, got {conn!r}")
     require_trio()
-    _require_functions(where)
+    _require_predicate(where)
     following = _Following(conn, to_group(group, "group"), to_sources(sources))
     with contextlib.closing(Feed()) as feed:
         conn._require_open()
@@ -150,7 +151,8 @@ async def serve_group(
     """
     require_trio()
     number = to_integer(port, "port", 1, 0xFFFF)
-    _require_functions(where, handler)
+    _require_predicate(where)
+    _require_handler(handler)
     with contextlib.closing(Feed()) as feed:
         fanout = _Fanout(feed, handler, to_group(group, "group"), number, to_sources(sources), control_flags)
         await feed.begin()
@@ -429,14 +431,18 @@ async def _run_unprotected(handler: InterfaceHandler, conn: PacketConn, interfac
     await awaitable
 
 
-def _require_functions(where: object, handler: object = None) -> None:
-    """Check what the caller wants to be called, before anything is opened."""
+def _require_predicate(where: object) -> None:
+    """Check what the caller wants to be asked, before anything is opened."""
     if not callable(where):
         raise TypeError(f"where must be a function of an Interface, got {where!r}")
+
+
+def _require_handler(handler: object) -> None:
+    """Check what the caller wants to be run, before anything is opened."""
     if inspect.iscoroutine(handler):
         handler.close()
         raise TypeError("handler must be an asynchronous function, not what calling it returned: pass it without ()")
-    if handler is not None and not callable(handler):
+    if not callable(handler):
         raise TypeError(f"handler must be an asynchronous function of a PacketConn and an Interface, got {handler!r}")
     if inspect.isgeneratorfunction(handler) or inspect.isasyncgenfunction(handler):
         raise TypeError(f"handler must be an asynchronous function without yield, got {handler!r}")

@@ -82,8 +82,9 @@ class Attempt:
     @functools.cached_property
     def source(self) -> IPv4Address:
         """The source address that was asked for; 0.0.0.0 lets the kernel choose."""
-        if self.has_header and int.from_bytes(self._payload[12:16], "big"):
-            return ipaddress.IPv4Address(self._payload[12:16])
+        in_header = self._payload[12:16]  # RFC 791.
+        if self.has_header and len(in_header) == 4 and any(in_header):
+            return ipaddress.IPv4Address(in_header)
         if self._request.local is not None:
             return self._request.local
         if self._request.ifindex is not None:

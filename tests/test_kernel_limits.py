@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import shutil
 import socket
 import struct
@@ -37,7 +38,7 @@ from trio_ipv4 import (
     open_udp,
     parse_bpf,
 )
-from trio_ipv4.testing import Lab, igmp_groups, open_lab
+from trio_ipv4.testing import Host, Lab, igmp_groups, open_lab
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -55,6 +56,7 @@ IP_MTU_DISCOVER, IP_PMTUDISC_DONT, IP_RECVERR, SO_BINDTOIFINDEX = 10, 0, 11, 62 
 BEGINS_WITH_X = parse_bpf("4\n48 0 0 8\n21 0 1 120\n6 0 0 262144\n6 0 0 0\n")  # Over UDP; 120 is "x".
 RECORD_ROUTE = bytes([7, 39, 4]) + bytes(36) + b"\0"  # RFC 791: room for nine addresses, and the end
 
+needs_tc = pytest.mark.skipif(shutil.which("tc") is None, reason="tc is missing")
 needs_nft = pytest.mark.skipif(shutil.which("nft") is None, reason="nft is missing")
 
 
@@ -223,6 +225,28 @@ async def test_a_host_hears_its_own_multicast_only_on_the_interface_where_it_lea
             sender.multicast_interface = interface
             await sender.send_to(interface.encode(), TO_GROUP)
         assert (await hear(member)).payload == b"en1"
+
+
+async def test_an_interface_in_a_control_message_has_more_say_than_the_device_that_the_socket_is_bound_to(
+    two_links: Lab,
+) -> None:
+    a, b = two_links["a"], two_links["b"]
+    bound = a.call(socket.socket, socket.AF_INET, socket.SOCK_DGRAM)
+    bound.setblocking(False)
+    async with (
+        b.call(open_udp, port=5000) as receiver,
+        PacketConn(trio.socket.from_stdlib_socket(bound)) as sender,
+        receiver.joined("en0", GROUP),
+        receiver.joined("en1", GROUP),
+    ):
+        bound.setsockopt(socket.SOL_SOCKET, SO_BINDTOIFINDEX, a.interfaces[0].index)
+        for control, number in (
+            (ControlMessage(), 0),
+            (ControlMessage(src=a.addresses[1]), 0),
+            (ControlMessage(ifindex=a.interfaces[1]), 1),
+        ):
+            await sender.send_to(b"", TO_GROUP, control=control)
+            assert (await hear(receiver)).control.ifindex == b.interfaces[number].index
 
 
 # Timestamps
@@ -404,7 +428,7 @@ async def nobody() -> tuple[str, int]:
 @pytest.mark.usefixtures("calls")
 @pytest.mark.parametrize("how", ["connected", "IP_RECVERR"])
 async def test_econnrefused_is_of_an_earlier_datagram_and_the_one_at_hand_can_be_sent_again(
-    nobody: tuple[str, int], how: str
+    nobody: tuple[str, int], how: str, eventually: Eventually
 ) -> None:
     async with open_udp(HERE) as receiver, open_udp(HERE) as sender:
         if how == "connected":
@@ -412,8 +436,7 @@ async def test_econnrefused_is_of_an_earlier_datagram_and_the_one_at_hand_can_be
         else:
             set_option(sender, IP_RECVERR, 1)
         await sender.send_to(b"to nobody", nobody)
-        with trio.fail_after(SECONDS):
-            await trio.lowlevel.wait_readable(sender.socket)  # The error is there.
+        await eventually(lambda: has_error(sender))
         values = batch(b"0", b"1", to=receiver.local_endpoint)
         with pytest.raises(ConnectionRefusedError):
             await sender.send_batch(values)
@@ -439,6 +462,44 @@ async def test_after_econnrefused_a_batch_goes_on_at_the_datagram_that_was_refus
             pytest.fail("there is an error for each datagram")
         await sender.send_to(b"end", receiver.local_endpoint)
         assert await hear_all(receiver, 4) == [b"1", b"2", b"3", b"end"]
+
+
+async def test_a_pending_error_is_told_before_datagrams_that_were_queued_earlier(
+    nobody: tuple[str, int], eventually: Eventually
+) -> None:
+    async with open_udp(HERE) as conn, open_udp(HERE) as sender:
+        set_option(conn, IP_RECVERR, 1)
+        await sender.send_to(b"earlier", conn.local_endpoint)
+        await conn.send_to(b"to nobody", nobody)
+        await eventually(lambda: has_error(conn))
+        with pytest.raises(ConnectionRefusedError):
+            await conn.receive()
+        assert (await hear(conn)).payload == b"earlier"
+
+
+def has_error(conn: PacketConn) -> bool:
+    poll = select.poll()
+    poll.register(conn.socket.fileno(), 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
+
+
+@needs_tc
+async def test_what_a_full_queue_of_the_interface_drops_is_told_only_with_ip_recverr(two: Lab) -> None:
+    a, b = two["a"], two["b"]
+    to = b.addresses[0], 5000
+    async with b.call(open_udp, port=5000) as receiver, a.call(open_udp) as sender:
+        limit_queue(a)
+        await sender.send_batch([Datagram(bytes(1000), to), Datagram(b"short", to)])
+        assert (await hear(receiver)).payload == b"short"
+        set_option(sender, IP_RECVERR, 1)
+        with pytest.raises(OSError, match="No buffer space") as caught:
+            await sender.send_to(bytes(1000), to)
+        assert caught.value.errno == errno.ENOBUFS
+
+
+def limit_queue(host: Host) -> None:
+    """Let the queue of en0 have room for 100 octets."""
+    subprocess.run(host.command(["tc", "qdisc", "add", "dev", "en0", "root", "bfifo", "limit", "100"]), check=True)
 
 
 async def test_a_connected_socket_is_told_of_other_icmp_errors_too(routed: Lab) -> None:

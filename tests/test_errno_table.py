@@ -493,6 +493,14 @@ async def _broadcast(conn: PacketConn) -> Attempt:
     return sending(conn, "198.18.0.255")
 
 
+@row("ENOBUFS", "send")
+async def _no_room_for_all_fragments(conn: PacketConn) -> Attempt:
+    make_en0()
+    ip("address add 198.18.0.1/24 dev en0")
+    conn.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+    return sending(conn, "198.18.0.2", size=60_000)
+
+
 @row("EPERM", "send")
 async def _firewall(conn: PacketConn) -> Attempt:
     rules = "add table ip t\nadd chain ip t o { type filter hook output priority 0; policy drop; }\n"

@@ -2,8 +2,8 @@
 
     python share_port.py [INTERFACE]
 
-Here they are two tasks; they could be two programs, if every one of them says `share_port=True`. Unicast to the shared
-port reaches only one of them, and the kernel chooses which.
+Here they are two tasks; they could be two programs, if every one of them says `share_port=True`. A broadcast reaches
+each of them, too. Unicast to the shared port reaches only one of them, and the kernel chooses which.
 
 Without an argument it stays on the loopback interface.
 """

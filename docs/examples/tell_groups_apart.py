@@ -4,7 +4,8 @@
 
 A socket on 0.0.0.0 can receive three kinds of datagrams on its port: for a group that it joined, for this host alone
 (unicast), and, with `multicast_all=True`, which is the kernel's own default, for groups that *other* sockets of this
-host joined. The payload doesn't say which. The destination address in the control message does.
+host joined. (On a network with broadcasts these are a fourth kind.) The payload doesn't say which. The destination
+address in the control message does.
 
 Without an argument it stays on the loopback interface.
 """

@@ -6,6 +6,7 @@ import errno
 import os
 import socket as stdlib_socket
 import struct
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import attrs
@@ -250,6 +251,106 @@ async def test_offloaded_datagrams_can_be_filtered() -> None:
         receiver.attach_filter([RawInstruction(0x06, 0, 0, 0)])  # ret #0: nothing passes.
         await sender.send_segmented(b"x" * 300, 100, to(receiver))
         assert nothing_left(receiver)
+
+
+ONLY_A = [
+    # tcpdump -ddd -y RAW 'link[8:1] = 0x41': what begins with an A, behind the UDP header.
+    RawInstruction(0x30, 0, 0, 8),
+    RawInstruction(0x15, 0, 1, 0x41),
+    RawInstruction(0x06, 0, 0, 262144),
+    RawInstruction(0x06, 0, 0, 0),
+]
+
+
+def is_coalescing(conn: PacketConn) -> bool:
+    return bool(conn.socket.getsockopt(stdlib_socket.IPPROTO_UDP, UDP_GRO))
+
+
+@pytest.mark.parametrize("first", ["offload", "filter"])
+async def test_a_program_judges_each_datagram_of_a_train(first: str) -> None:
+    async with open_udp() as receiver, open_udp() as sender:
+        if first == "offload":
+            receiver.receive_offload = True
+            receiver.attach_filter(ONLY_A)
+        else:
+            receiver.attach_filter(ONLY_A)
+            receiver.receive_offload = True
+        assert receiver.receive_offload is True
+        await sender.send_segmented(b"A1B1A2B2A3B3", 2, to(receiver))
+        await sender.send_segmented(b"B4A4", 2, to(receiver))
+        assert [each.payload for each in await drain(receiver, 4)] == [b"A1", b"A2", b"A3", b"A4"]
+        assert nothing_left(receiver)
+        receiver.detach_filter()
+        await sender.send_segmented(b"A5B5", 2, to(receiver))
+        assert [each.payload for each in await drain(receiver, 2)] == [b"A5", b"B5"]
+        assert is_coalescing(receiver)
+
+
+async def test_what_was_coalesced_before_a_program_came_is_split_all_the_same() -> None:
+    async with open_udp() as receiver, open_udp() as sender:
+        receiver.receive_offload = True
+        await sender.send_segmented(b"B1A1B2", 2, to(receiver))  # Queued before, so not filtered.
+        receiver.attach_filter(ONLY_A)
+        assert not is_coalescing(receiver)
+        await sender.send_segmented(b"B3A3", 2, to(receiver))
+        assert [each.payload for each in await drain(receiver, 4)] == [b"B1", b"A1", b"B2", b"A3"]
+        assert nothing_left(receiver)
+
+
+async def test_a_program_that_is_refused_leaves_offload_as_it_was() -> None:
+    async with open_udp() as receiver, open_udp() as sender:
+        receiver.receive_offload = True
+        with pytest.raises(OSError, match="attach a filter"):
+            receiver.attach_filter([RawInstruction(0xFF, 0, 0, 0), RawInstruction(0x06, 0, 0, 0)])
+        assert is_coalescing(receiver)
+        await sender.send_segmented(b"A1B1", 2, to(receiver))
+        assert [each.payload for each in await drain(receiver, 2)] == [b"A1", b"B1"]
+
+
+async def test_a_program_on_the_bare_socket_keeps_the_kernel_from_coalescing() -> None:
+    async with open_udp() as made, open_udp() as sender:
+        made.attach_filter(ONLY_A)
+        receiver = PacketConn(made.socket)  # It has not seen the program.
+        receiver.receive_offload = True
+        assert not is_coalescing(receiver)
+        await sender.send_segmented(b"A1B1", 2, to(receiver))
+        assert [each.payload for each in await drain(receiver, 1)] == [b"A1"]
+
+
+async def test_a_queue_of_the_connections_own_is_emptied_before_a_filter_changes() -> None:
+    # What the kernel handed over at once, and nobody has got yet, waits where poll(2) can't see it.
+    async with open_udp() as receiver, open_udp() as sender:
+        receiver.receive_offload = True
+        await sender.send_segmented(b"B1B2B3B4", 2, to(receiver))
+        assert (await receiver.receive()).payload == b"B1"
+        receiver.attach_filter([RawInstruction(0x06, 0, 0, 0)])
+        assert [receiver.receive_nowait().payload for _ in range(3)] == [b"B2", b"B3", b"B4"]
+        with pytest.raises(trio.WouldBlock):
+            receiver.receive_nowait()
+        receiver.attach_filter(ONLY_A)
+        await sender.send_segmented(b"A5B5", 2, to(receiver))
+        assert [each.payload for each in await drain(receiver, 1)] == [b"A5"]
+
+
+async def test_an_icmp_socket_sends_as_many_datagrams_as_there_are_segments() -> None:
+    # It takes UDP_SEGMENT and ignores it (icmp(7)).
+    Path("/proc/sys/net/ipv4/ping_group_range").write_text("0 0")
+    echo = struct.pack("!BBHHH", 8, 0, 0, 0, 1) + bytes(92)
+    socket = trio.socket.socket(trio.socket.AF_INET, trio.socket.SOCK_DGRAM, trio.socket.IPPROTO_ICMP)
+    await socket.bind(("127.0.0.1", 0))
+    async with PacketConn(socket) as conn:
+        await conn.send_segmented(echo * 5 + echo[:50], 100, ("127.0.0.1", 0))
+        assert [len(each.payload) for each in await drain(conn, 6)] == [100] * 5 + [50]
+        assert conn.receive_offload is False
+        with pytest.raises(OSError, match="UDP_GRO"):
+            conn.receive_offload = True
+
+
+async def test_many_segments_go_in_portions_that_a_deadline_ends() -> None:
+    async with open_udp() as sender:
+        with trio.move_on_after(0.05) as scope:
+            await sender.send_segmented(bytes(1_000_000), 1, ("127.0.0.1", 9))
+        assert scope.cancelled_caught
 
 
 async def test_sending_and_receiving_are_checkpoints() -> None:

@@ -183,6 +183,45 @@ async def test_a_pending_error_is_told_once_with_advice() -> None:
         assert scope.cancelled_caught
 
 
+# At once or not at all
+
+
+async def test_what_is_queued_is_received_without_waiting(conn: PacketConn) -> None:
+    with pytest.raises(trio.WouldBlock):
+        conn.receive_nowait()
+    await conn.send_batch([Datagram(b"first", HERE), Datagram(b"second", HERE)])
+    assert conn.receive_nowait().payload == b"first"
+    cut = conn.receive_nowait(3)
+    assert (cut.payload, cut.truncated) == (b"sec", True)
+    with pytest.raises(trio.WouldBlock):
+        conn.receive_nowait()
+    for wrong, error in ((0, ValueError), (65536, ValueError), (True, TypeError), ("9", TypeError)):
+        with pytest.raises(error, match="max_bytes"):
+            conn.receive_nowait(wrong)  # type: ignore[arg-type]
+
+
+async def test_who_waits_is_not_overtaken(conn: PacketConn) -> None:
+    received = []
+
+    async def wait() -> None:
+        received.append((await conn.receive()).payload)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(wait)
+        await trio.testing.wait_all_tasks_blocked()
+        await conn.send_to(b"x", HERE)
+        with pytest.raises(trio.WouldBlock):
+            conn.receive_nowait()
+    assert received == [b"x"]
+
+
+async def test_after_closing_nothing_is_received_at_once(conn: PacketConn) -> None:
+    await conn.send_to(b"x", HERE)
+    conn.close()
+    with pytest.raises(trio.ClosedResourceError):
+        conn.receive_nowait()
+
+
 # Batches
 
 

@@ -69,7 +69,10 @@ class Conn:
 
     @property
     def local_endpoint(self) -> Endpoint:
-        """The `(address, port)` that the socket is bound to. On a raw socket the port is its protocol's number."""
+        """The `(address, port)` that the socket is bound to. Connecting binds it to the address that it sends from.
+
+        On a raw socket the port is its protocol's number.
+        """
         address, port = self._usable.getsockname()[:2]
         return str(address), int(port)
 

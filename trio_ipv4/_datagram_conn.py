@@ -130,7 +130,7 @@ class DatagramConn(MulticastConn, trio.abc.Channel[ValueT], Generic[ValueT]):
         All are looked at first: if one can't be sent (`TypeError`, `ValueError`, as for `send`), nothing is.
 
         Raises:
-            PartialSendError: The kernel refused one after it took `sent` others.
+            PartialSendError: The kernel refused one after it took `sent` others. Its docstring says where to go on.
             OSError: The kernel refused the first one.
         """
         self._require_open()

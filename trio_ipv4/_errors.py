@@ -62,7 +62,9 @@ class UnsupportedError(NotImplementedError):
 class PartialSendError(OSError):
     """Raised when a batch was sent in part: the first `sent` datagrams are out, the next one was refused.
 
-    Its errno is the kernel's for the datagram that was refused. None sent is a plain `OSError`.
+    "Out" means that the kernel took it. The errno is the kernel's. ECONNREFUSED is about an earlier datagram: go on at
+    the refused one, `values[sent:]`. EPERM is about the refused one itself: go on behind it, `values[sent + 1:]`. It is
+    no built-in subclass, such as `PermissionError`, whatever the errno. None sent is a plain `OSError`.
     """
 
     def __init__(self, errno: int, strerror: str, sent: int) -> None:
@@ -82,7 +84,10 @@ class SourceSpecificRangeWarning(UserWarning):
 
 
 class DeafMembershipWarning(UserWarning):
-    """Warns of a join on a socket that is bound to a unicast address or another group: it will hear nothing of it."""
+    """Warns of a join on a socket that is bound to a unicast address or another group: it will hear nothing of it.
+
+    A connected socket is bound so, too; if it is connected after the join, nothing warns.
+    """
 
 
 class CappedBufferWarning(UserWarning):
@@ -152,7 +157,10 @@ ADVICE: Final[Mapping[tuple[str, int], str]] = {
     ("send", errno.EPIPE): "the socket was shut down for sending (shutdown(2))",
     ("receive", errno.ECONNREFUSED): "a datagram that was sent earlier came back as 'port unreachable': nobody listens "
     "there",
-    ("receive", errno.EHOSTUNREACH): "a datagram that was sent earlier came back as 'host unreachable'",
+    (
+        "receive",
+        errno.EHOSTUNREACH,
+    ): "a datagram that was sent earlier came back as 'host unreachable', or 'prohibited'",
     ("receive", errno.ENETUNREACH): "a datagram that was sent earlier came back as 'network unreachable'",
     ("receive", errno.EMSGSIZE): "a datagram that was sent earlier was longer than the path's MTU",
     ("receive", errno.ENETDOWN): "the interface went down",

@@ -55,8 +55,9 @@ _EXPLICIT: Final = "the explicit operations"
 class Membership:
     """One scope's membership of a group on an interface: joined inside `async with`, left after it.
 
-    It is bound to one interface index and ends with that interface; `follow_group` follows. Leaving does not empty the
-    socket's queue: what was queued before still arrives. A membership can be entered once.
+    It is bound to one interface index and ends with that interface, or when its MTU falls below 68; `follow_group`
+    follows. Leaving does not empty the socket's queue: what was queued before still arrives. A membership can be
+    entered once.
     """
 
     __slots__ = ("__weakref__", "_ended", "_entered", "_group", "_key", "_ledger", "_requested", "_sources", "_tried")

@@ -87,9 +87,10 @@ class MulticastConn(Conn):
 
     @property
     def multicast_ttl(self) -> int:
-        """The time to live of multicast that is sent, 0 to 255 hops; 0 stays on this host (IP_MULTICAST_TTL).
+        """The time to live of multicast that is sent, 0 to 255 hops (IP_MULTICAST_TTL).
 
-        Default 1 (RFC 1112 section 6.1).
+        Default 1 (RFC 1112 section 6.1). 0 stays on this host only if the host is a member of the group on that
+        interface and hears the sender there; otherwise Linux sends it to the link.
         """
         return options.get_integer(self._usable, "IP_MULTICAST_TTL")
 
@@ -99,9 +100,10 @@ class MulticastConn(Conn):
 
     @property
     def multicast_loopback(self) -> bool:
-        """Whether members on this host hear what this socket sends (IP_MULTICAST_LOOP). Default `True`.
+        """Whether members on this host hear what this socket sends, on the same interface (IP_MULTICAST_LOOP).
 
-        It is the sender's option, on Unix. What is sent on a loopback interface comes back over it in any case.
+        Default `True`. It is the sender's option, on Unix. What is sent on a loopback interface comes back over it in
+        any case.
         """
         return bool(options.get_integer(self._usable, "IP_MULTICAST_LOOP"))
 
@@ -111,7 +113,10 @@ class MulticastConn(Conn):
 
     @property
     def multicast_interface(self) -> int | None:
-        """The index of the interface on which multicast leaves; `None`, the default, lets the routes choose.
+        """The index of the interface on which multicast leaves; `None`, the default, leaves it to Linux.
+
+        With `None`, the source address chooses its interface if the socket is bound to one or the control message has a
+        `src`; otherwise the routes choose. An `ifindex` in a control message comes before this.
 
         Set it to an `Interface`, a name, an index, an `IPv4Address` that the interface owns, or `None`. What was set
         here reads back; Linux's own getter (IP_MULTICAST_IF) can't tell an interface that was set by index.
@@ -141,6 +146,8 @@ class MulticastConn(Conn):
     @property
     def multicast_all(self) -> bool:
         """Whether groups that other sockets of this host joined are heard too (IP_MULTICAST_ALL, Linux).
+
+        With it, a source filter has a say only on the interface where this socket joined.
 
         The kernel's default is `True`; the `open_*` functions set it to `False`.
 
@@ -214,7 +221,8 @@ class MulticastConn(Conn):
     def drops(self) -> int:
         """How many datagrams this socket has dropped so far, modulo 2**32, by now (SO_MEMINFO; Linux).
 
-        Most were dropped because the receive buffer was full; what had a wrong checksum counts, too.
+        Most were dropped because the receive buffer was full; what had a wrong checksum counts too, and over UDP what a
+        BPF program refused.
 
         Raises:
             UnsupportedError: The platform has no such counter.
@@ -242,10 +250,11 @@ class MulticastConn(Conn):
     def attach_filter(self, program: Iterable[RawInstruction]) -> None:
         """Let the kernel keep only datagrams that a classic BPF program accepts, in place of any earlier program.
 
-        Over UDP the program sees the UDP header first, the payload at offset 8; over raw IP the IP header. It returns
-        how many octets to keep, headers included: 0 drops the datagram, and one that is cut off is not `truncated`.
-        What was queued before is not filtered: attach before binding or joining, or discard what is queued. It is
-        SO_ATTACH_FILTER (Linux), and needs no privilege.
+        Over UDP the program sees the UDP header first, the payload at offset 8; over an ICMP datagram socket (icmp(7))
+        the ICMP header; over raw IP the IP header. It returns how many octets to keep, headers included: 0 drops the
+        datagram, and one that is cut off is not `truncated`.
+        What was queued before is not filtered: attach before binding or joining, or discard what is queued. Over UDP
+        what it refuses counts as dropped (`drops`). It is SO_ATTACH_FILTER (Linux), and needs no privilege.
 
         Raises:
             ValueError: An empty program, one of over 4,096 instructions, one without a final return, or a jump past
@@ -280,8 +289,8 @@ class MulticastConn(Conn):
         """Return a membership for `async with`: joined inside the block, left after it, however it ends.
 
         Entering is a checkpoint, then the join: a task that is already cancelled never joins. Leaving is one system
-        call that can't block, so it can't be cancelled away, and is no checkpoint. Neither needs a privilege. A join
-        that will hear nothing, or nothing across a router, warns (`DeafMembershipWarning`,
+        call that waits for nothing but the kernel's lock, so it can't be cancelled away, and is no checkpoint. Neither
+        needs a privilege. A join that will hear nothing, or nothing across a router, warns (`DeafMembershipWarning`,
         `SourceSpecificRangeWarning`); leaving does where the kernel refuses the filter that remains
         (`MembershipWarning`).
 

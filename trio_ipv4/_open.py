@@ -38,13 +38,15 @@ def open_udp(
             as Go's `net.ListenPacket` does; with `bind_group`, on the group itself.
         port: 0 lets the kernel choose.
         share_port: Let several sockets that all do so have the port, by SO_REUSEADDR; beside a socket that has
-            SO_REUSEPORT alone, by that too. A group then reaches each socket that joined it, unicast one. A program
-            that sets SO_REUSEPORT alone can bind only before this one.
+            SO_REUSEPORT alone, by that too. A group then reaches each socket that joined it, a
+            broadcast each of them, unicast one: rather one that is bound to the address or the device. A program that
+            sets SO_REUSEPORT alone can bind only before this one.
         bind_group: Bind to the group that `address` names, so that nothing else is heard, unicast included.
-        multicast_all: Whether to hear groups that other sockets of this host joined. By default only what this socket
-            joined arrives, 224.0.0.1 included (IP_MULTICAST_ALL, Linux; ignored where the option doesn't exist).
-        control_flags: The facts to receive with each datagram, from the first on. The default is what
-            `Datagram.reply` needs.
+        multicast_all: Whether to hear groups that other sockets of this host joined. By default, of groups only what
+            this socket joined arrives, 224.0.0.1 included (IP_MULTICAST_ALL, Linux; ignored where the option doesn't
+            exist).
+        control_flags: The facts to receive with each datagram, from the first on; only the first timestamps may be the
+            time of reading. The default is what `Datagram.reply` needs.
 
     Raises:
         OSError: EADDRINUSE, EADDRNOTAVAIL, EMFILE; EACCES for a port below sysctl net.ipv4.ip_unprivileged_port_start
@@ -77,7 +79,8 @@ def open_ip(
     Args:
         protocol: The IP protocol's number, 1 to 255 (IANA's registry), such as 1 for ICMP. 255 is one like any other
             here, although as IPPROTO_RAW it means IP_HDRINCL to the kernel otherwise (raw(7)).
-        address: A local address, or a group; with another than 0.0.0.0, only what is addressed to it is received.
+        address: A local address, or a group; with another than 0.0.0.0, only what is addressed to it is received, but
+            for what comes in the moment before the socket is bound.
         multicast_all: As for `open_udp`.
         control_flags: As for `open_udp`.
 

@@ -26,7 +26,8 @@ class RawConn(DatagramConn[RawDatagram]):
     """Send and receive IP packets with their headers (IP_HDRINCL; raw(7)).
 
     It is a `trio.abc.Channel` of `RawDatagram`. Turns, closing, memberships and errors are as for `PacketConn`.
-    `max_bytes` bounds the payload: there is always room for the header.
+    `max_bytes` bounds the payload: there is always room for the header. Of UDP and TCP, Linux may hand over several
+    segments as one packet, longer than the MTU, and checksums that are unfinished.
 
     What is sent has the TTL and the TOS of its header: `ttl`, `multicast_ttl` and `tos` have no say, and in a control
     message they are a `ValueError`. Linux does not fragment it: more than the MTU is an `OSError`, EMSGSIZE.

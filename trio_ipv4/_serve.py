@@ -120,9 +120,9 @@ async def serve_group(
         interfaces = await nursery.start(serve_group, handler, "239.1.2.3", 5000)
 
     Each `conn` is a `PacketConn` on the port, bound to the interface's device (SO_BINDTOIFINDEX), so that it hears only
-    what arrives there, unicast included; it is joined there already, and what it sends to the group leaves there. It is
-    closed when the handler ends. The port is shared: several programs may serve it. No privilege is needed; before
-    Linux 5.7, CAP_NET_RAW is.
+    what arrives there, unicast included; it is joined there already, and what it sends to the group leaves there,
+    unless a control message names another interface. It is closed when the handler ends. The port is shared: several
+    programs may serve it. No privilege is needed; before Linux 5.7, CAP_NET_RAW is.
 
     A handler is cancelled when its interface goes, or matches no longer. One that returns is done until its interface
     goes and comes back; the next one begins only after the last has ended. A send may fail because the interface is
@@ -137,7 +137,7 @@ async def serve_group(
         port: A UDP port, 1 to 65535.
         sources: As for `follow_group`.
         where: As for `follow_group`.
-        control_flags: The facts to receive with each datagram, from the first on.
+        control_flags: As for `open_udp`.
         handler_nursery: The nursery in which to run the handlers, as for `trio.serve_tcp`: when `serve_group` alone is
             cancelled they go on, and their interfaces are watched no longer. By default one that ends with it.
         task_status: For `nursery.start`.

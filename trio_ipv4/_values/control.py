@@ -49,9 +49,9 @@ class ControlFlags(enum.IntFlag, boundary=enum.STRICT):
     TOS = 16
     """The header's type of service: DSCP and ECN."""
     TIMESTAMP = 32
-    """When the kernel received the datagram."""
+    """When the kernel received the datagram; the first ones may tell when it was read."""
     DROPS = 64
-    """How many datagrams this socket has dropped so far."""
+    """How many datagrams this socket had dropped when this one was queued."""
 
 
 @final

@@ -23,7 +23,7 @@ class Datagram:
     """A payload, whom it came from or goes to, and its control message.
 
     Args:
-        payload: What is inside UDP, or inside IP on a raw socket.
+        payload: What is inside UDP; inside IP on a raw socket, and on an ICMP one (icmp(7)).
         peer: `(address, port)`: the source of what was received, the destination of what is sent. Over raw IP the port
             is 0.
         control: Facts when received, requests when sent; empty by default, never `None`.
@@ -113,7 +113,8 @@ class RawDatagram:
 
     Args:
         header: Whom it came from and goes to, and the rest of RFC 791. When sending, Linux fills in the total length
-            and the checksum always, the identification and the source where they are 0 (raw(7)).
+            and the checksum always, the source where it is 0.0.0.0, and the identification where it is 0 and
+            fragmenting is allowed (raw(7)).
         payload: What follows the header.
         control: Facts when received; requests when sent, of which raw sockets obey `src` and `ifindex`.
         truncated: Whether the payload was longer than the caller's `max_bytes`, so that its end is lost.

@@ -49,8 +49,8 @@ _NO_FLAGS: Final = HeaderFlags(0)
 class Header:
     """An IPv4 header. Every field is as it stands in the header, and nothing is filled in: kernels do that on sending.
 
-    Linux fills in the total length and the checksum always, the source and the identification when they are zero
-    (raw(7)).
+    Linux fills in the total length and the checksum always, the source when it is zero, the identification when it is
+    zero and fragmenting is allowed (raw(7)).
 
     Args:
         src: The source; 0.0.0.0 is a legitimate one.
@@ -173,7 +173,10 @@ class Header:
 
     @property
     def checksum_ok(self) -> bool:
-        """Whether the checksum is right for the header as it is marshalled."""
+        """Whether the checksum is right for the header as it is marshalled.
+
+        Linux writes into a received Record Route without mending it.
+        """
         return internet_checksum(self.marshal()) == 0
 
     def with_checksum(self) -> Header:

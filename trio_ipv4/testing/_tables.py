@@ -17,7 +17,8 @@ def igmp_groups() -> dict[tuple[int, IPv4Address], int]:
     """Return the groups that the calling thread's network namespace is a member of, from `/proc/net/igmp`.
 
     Keys are (interface index, group); values are the kernel's count of users: sockets, and the kernel itself, which
-    holds 224.0.0.1 on every interface that is up. Memberships of interfaces that were deleted don't show. In another
+    holds 224.0.0.1 on every interface that is up. Memberships of interfaces that were deleted don't show. While others
+    leave groups, a row can be missed. In another
     host of a lab: `lab["b"].call(igmp_groups)`.
 
     Raises:

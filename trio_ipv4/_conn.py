@@ -104,15 +104,12 @@ class Conn:
 
     def __setattr__(self, name: str, value: object) -> None:
         # An attribute that is misspelled must not be set in silence. Subclasses may have more than this module knows.
-        if (
-            not name.startswith("_")
-            and not hasattr(type(self), name)
-            and type(self).__module__.startswith("trio_ipv4.")
-        ):
-            known = difflib.get_close_matches(name, [each for each in dir(type(self)) if not each.startswith("_")], 1)
-            hint = f"; did you mean {known[0]!r}?" if known else ""
+        if name[0] != "_" and not hasattr(type(self), name) and type(self).__module__.startswith("trio_ipv4."):
+            known = [each for each in dir(type(self)) if not each.startswith("_")]
+            closest = difflib.get_close_matches(name, known, 1)
+            hint = f"; did you mean {closest[0]!r}?" if closest else ""
             raise AttributeError(f"{type(self).__name__!r} has no attribute {name!r} to set{hint}")
-        super().__setattr__(name, value)
+        object.__setattr__(self, name, value)
 
     def __repr__(self) -> str:
         if self._closed or self._socket.fileno() < 0:

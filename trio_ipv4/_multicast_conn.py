@@ -191,6 +191,10 @@ class MulticastConn(Conn):
         except BaseException:
             _write_control_flags(self._usable, _read_control_flags(self._usable), before)
             raise
+        self._note_control_flags(value)
+
+    def _note_control_flags(self, value: ControlFlags) -> None:
+        """Note which facts were meant; the switches are on."""
         self._control_flags = value
         self._control_flags_changed()
 

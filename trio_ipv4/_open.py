@@ -131,7 +131,7 @@ def _owning(
     """Wrap a socket, or close it."""
     try:
         conn = kind(trio.socket.from_stdlib_socket(socket))
-        conn.control_flags = flags  # The switches are on; this notes which of the facts were meant.
+        conn._note_control_flags(flags)
     except BaseException:
         socket.close()
         raise

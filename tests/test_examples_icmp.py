@@ -486,9 +486,9 @@ async def test_many_traceroutes_and_pings_at_once_find_what_each_would_alone(rou
         answer = await ping.ping(conn, address, identifier, 2)
         found.append(((address, 2), (answer.peer, answer.type)))
 
-    # A Linux router sends one host at most 6 errors at once (icmp_ratelimit). Those about unreachable routes have a
-    # limit of their own, 5 (route/error_burst). It can't be lifted in a namespace.
-    routed["router"].call(Path("/proc/sys/net/ipv4/icmp_ratelimit").write_text, "0", encoding="ascii")
+    # A Linux router sends one host at most 6 errors at once. Those about unreachable routes have a limit of their own,
+    # 5 (route/error_burst), which can't be lifted in a namespace. icmp_ratelimit=0 would empty the bucket of both.
+    routed["router"].call(Path("/proc/sys/net/ipv4/icmp_ratemask").write_text, "0", encoding="ascii")
     with trio.fail_after(SECONDS):
         async with contextlib.AsyncExitStack() as opened:
             tasks: list[Callable[[], Awaitable[None]]] = []

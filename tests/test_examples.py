@@ -245,6 +245,17 @@ async def test_two_interfaces_hears_the_group_on_both(two_links: Lab, eventually
         ]
 
 
+@pytest.mark.parametrize("name", ["two_interfaces", "two_groups_two_interfaces"])
+async def test_unicast_on_a_third_interface_is_not_for_the_group(two_links: Lab, eventually, name: str) -> None:
+    a, b = two_links["a"], two_links["b"]
+    async with running(name, "en0", "en1", host=a) as program:
+        await eventually(is_member(a, a.interfaces[0].index, GROUP), seconds=20)
+        await eventually(forwards(two_links, a, 0, GROUP))
+        a.call(send, b"a stranger's", "127.0.0.1", "127.0.0.1")
+        b.call(send, b"the group's", GROUP, b.addresses[0])
+        assert (await program.line()).startswith('b"the group\'s"')
+
+
 async def test_two_interfaces_may_be_the_same(eventually) -> None:
     async with running("two_interfaces") as program:
         await eventually(is_member(None, LO, GROUP), seconds=20)

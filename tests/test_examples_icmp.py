@@ -25,6 +25,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trio_ipv4 import (
+    Datagram,
     Header,
     HeaderFlags,
     ICMPType,
@@ -39,7 +40,7 @@ from trio_ipv4 import (
 from trio_ipv4.testing import Lab, open_lab
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
     from types import ModuleType
 
     from trio_ipv4.testing import Host
@@ -197,6 +198,315 @@ def test_the_request_is_found_behind_quoted_ip_options(options: bytes) -> None:
     assert ping.read_answer(message) == (ICMPType.TIME_EXCEEDED, 0x1234, 5)
 
 
+# Answers that belong to somebody else
+
+
+MATCHERS: Final[dict[str, Callable[..., ICMPType | None]]] = {
+    "ping": lambda message, address, *request: ping.answers(message, address, ping.echo_request(*request)),
+    "traceroute": traceroute.answers,
+}
+ERRORS: Final = (ICMPType.DESTINATION_UNREACHABLE, ICMPType.TIME_EXCEEDED)
+
+
+def with_checksum(message: bytes) -> bytes:
+    blank = message[:2] + b"\0\0" + message[4:]
+    return blank[:2] + internet_checksum(blank).to_bytes(2, "big") + blank[4:]
+
+
+def to_reply(request: bytes) -> bytes:
+    return with_checksum(b"\0" + request[1:])
+
+
+def to_error(kind: int, quoted: bytes, *, dst: str | IPv4Address, protocol: int = 1, options: bytes = b"") -> bytes:
+    header = Header(src="192.0.2.1", dst=dst, ttl=1, protocol=protocol, options=options).with_checksum()
+    return with_checksum(bytes([kind, 0, 0, 0, 0, 0, 0, 0]) + header.marshal() + quoted)
+
+
+numbers = st.integers(0, 0xFFFF)
+octets_of_data = st.binary(min_size=1, max_size=40)
+
+
+@pytest.mark.pure
+@pytest.mark.parametrize("example_name", MATCHERS)
+@given(
+    kind=st.sampled_from(ERRORS),
+    identifier=numbers,
+    sequence=numbers,
+    data=octets_of_data,
+    quoted=st.integers(0, 60),
+    field=st.sampled_from(["identifier", "sequence", "data", "type", "destination", "protocol"]),
+    difference=st.integers(1, 255),
+    options=st.sampled_from([b"", b"\x94\x04\0\0", bytes(40)]),
+)
+def test_an_error_is_taken_for_the_request_that_it_quotes_and_for_no_other(
+    example_name: str,
+    kind: ICMPType,
+    identifier: int,
+    sequence: int,
+    data: bytes,
+    quoted: int,
+    field: str,
+    difference: int,
+    options: bytes,
+) -> None:
+    answers = MATCHERS[example_name]
+    address = IPv4Address("192.0.2.2")
+    mine = str(address), identifier, sequence, data
+    request = traceroute.echo_request(identifier, sequence, data)
+    enough = quoted >= 8
+    own = to_error(kind, request[:quoted], dst=address, options=options)
+    assert answers(own, *mine) is (kind if enough else None)
+    # RFC 4884: zeros up to 128 octets, before an extension.
+    if quoted >= len(request):
+        padded = to_error(kind, (request + bytes(128))[:128] + b"\x20\0\0\0", dst=address, options=options)
+        assert answers(padded, *mine) is kind
+
+    other, destination, protocol = request, address, 1
+    if field == "identifier":
+        other = traceroute.echo_request(identifier ^ difference, sequence, data)
+    elif field == "sequence":
+        other = traceroute.echo_request(identifier, sequence ^ difference, data)
+    elif field == "data":  # One octet that is another always changes the checksum.
+        other = traceroute.echo_request(identifier, sequence, bytes([data[0] ^ difference]) + data[1:])
+    elif field == "type":
+        other = bytes([request[0] ^ difference]) + request[1:]
+    elif field == "destination":
+        destination = IPv4Address(int(address) ^ difference)
+    else:
+        protocol = 1 ^ difference
+    others = to_error(kind, other[: max(quoted, 8)], dst=destination, protocol=protocol, options=options)
+    assert answers(others, *mine) is None
+
+
+@pytest.mark.pure
+@pytest.mark.parametrize("example_name", MATCHERS)
+@given(identifier=numbers, sequence=numbers, data=octets_of_data, difference=st.integers(1, 255))
+def test_a_reply_is_taken_for_the_request_that_it_returns_and_for_no_other(
+    example_name: str, identifier: int, sequence: int, data: bytes, difference: int
+) -> None:
+    answers = MATCHERS[example_name]
+    mine = "192.0.2.2", identifier, sequence, data
+    request = traceroute.echo_request(identifier, sequence, data)
+    assert answers(to_reply(request), *mine) is ICMPType.ECHO_REPLY
+    for others in (
+        traceroute.echo_request(identifier ^ difference, sequence, data),
+        traceroute.echo_request(identifier, sequence ^ difference, data),
+        traceroute.echo_request(identifier, sequence, bytes([data[0] ^ difference]) + data[1:]),
+        traceroute.echo_request(identifier, sequence, data[1:]),
+        traceroute.echo_request(identifier, sequence, data + b"\0"),
+    ):
+        assert answers(to_reply(others), *mine) is None
+    assert answers(request, *mine) is None  # The loopback interface shows requests, too.
+
+
+class Echoes:
+    """Replies to echo requests when it is told to, in the kernel's place, on the loopback interface."""
+
+    def __init__(self, conn: PacketConn) -> None:
+        self._conn: Final = conn
+        self._heard: Final[list[Datagram]] = []
+
+    async def hear(self) -> None:
+        """Wait for one request more."""
+        async for datagram in self._conn:
+            if datagram.payload[0] == ICMPType.ECHO:
+                self._heard.append(datagram)
+                return
+
+    async def reply_to(self, number: int) -> None:
+        """Reply to one of the requests, and let everybody take who would."""
+        asked = self._heard[number]
+        await self._conn.send(asked.reply(to_reply(asked.payload)))
+        await trio.testing.wait_all_tasks_blocked(0.01)
+
+
+@pytest.fixture
+async def echoes() -> AsyncIterator[Echoes]:
+    Path("/proc/sys/net/ipv4/icmp_echo_ignore_all").write_text("1", encoding="ascii")
+    async with open_ip(1) as conn:
+        yield Echoes(conn)
+
+
+async def ping_once(conn: PacketConn, identifier: int) -> ICMPType:
+    answer = await ping.ping(conn, "127.0.0.1", identifier, 1)
+    return ICMPType(answer.type)
+
+
+async def probe_once(conn: PacketConn, identifier: int) -> ICMPType:
+    hop = await traceroute.probe(conn, "127.0.0.1", 1, identifier=identifier)
+    return ICMPType(hop.type)
+
+
+def raw_ping() -> PacketConn:
+    conn, _ = ping.open_privileged()
+    assert isinstance(conn, PacketConn)
+    return conn
+
+
+ASKERS: Final = {"ping": (raw_ping, ping_once), "traceroute": (traceroute.open_tracer, probe_once)}
+
+
+@pytest.mark.parametrize("second", ASKERS)
+@pytest.mark.parametrize("first", ASKERS)
+async def test_two_who_chose_the_same_numbers_take_their_own_replies(echoes: Echoes, first: str, second: str) -> None:
+    done: list[int] = []
+
+    async def ask(number: int, name: str) -> None:
+        opener, once = ASKERS[name]
+        async with opener() as conn:
+            assert await once(conn, 0x1234) is ICMPType.ECHO_REPLY
+        done.append(number)
+
+    with trio.fail_after(SECONDS):
+        async with trio.open_nursery() as nursery:
+            for number, name in enumerate((first, second)):
+                nursery.start_soon(ask, number, name)
+                await echoes.hear()
+            await echoes.reply_to(1)
+            assert done == [1]
+            await echoes.reply_to(0)
+    assert done == [1, 0]
+
+
+@pytest.mark.parametrize("name", ASKERS)
+async def test_the_late_reply_to_an_earlier_request_is_not_the_next_ones(echoes: Echoes, name: str) -> None:
+    opener, once = ASKERS[name]
+    done = trio.Event()
+
+    async def ask(conn: PacketConn) -> None:
+        await once(conn, 0x1234)
+        done.set()
+
+    with trio.fail_after(SECONDS):
+        async with opener() as conn:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(ask, conn)
+                await echoes.hear()
+                nursery.cancel_scope.cancel()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(ask, conn)
+                await echoes.hear()
+                await echoes.reply_to(0)
+                assert not done.is_set()
+                await echoes.reply_to(1)
+                assert done.is_set()
+
+
+async def test_unprivileged_pings_and_a_privileged_one_with_their_number_take_their_own_replies(echoes: Echoes) -> None:
+    allow_ping_sockets()
+    done: list[int] = []
+
+    async def ask(number: int, conn: PacketConn, identifier: int) -> None:
+        assert await ping_once(conn, identifier) is ICMPType.ECHO_REPLY
+        done.append(number)
+
+    (one, number_of_one), (other, number_of_other) = [await ping.open_unprivileged() for _ in range(2)]
+    assert number_of_one != number_of_other
+    with trio.fail_after(SECONDS):
+        async with one, other, raw_ping() as raw, trio.open_nursery() as nursery:
+            for number, (conn, identifier) in enumerate(
+                [(one, number_of_one), (other, number_of_other), (raw, number_of_one)]
+            ):
+                nursery.start_soon(ask, number, conn, identifier)
+                await echoes.hear()
+            for number in (2, 1, 0):
+                await echoes.reply_to(number)
+                assert done[-1] == number
+    assert done == [2, 1, 0]
+
+
+async def test_each_connection_has_an_identifier_of_its_own() -> None:
+    identifiers = set()
+    for _ in range(20):
+        conn, identifier = ping.open_privileged()
+        async with conn:
+            identifiers.add(identifier)
+    assert len(identifiers) > 10
+
+
+async def test_an_error_about_udp_to_the_same_address_is_not_for_a_ping(echoes: Echoes) -> None:
+    done: list[ICMPType] = []
+
+    async def ask(conn: PacketConn) -> None:
+        done.append(await ping_once(conn, 1))
+
+    with trio.fail_after(SECONDS):
+        async with raw_ping() as conn, raw_ping() as watching, open_udp() as udp, trio.open_nursery() as nursery:
+            nursery.start_soon(ask, conn)
+            await echoes.hear()
+            await udp.send_to(b"?", ("127.0.0.1", 9))
+            assert (await watching.receive()).payload[:2] == bytes([ICMPType.DESTINATION_UNREACHABLE, 3])
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            assert not done
+            await echoes.reply_to(0)
+    assert done == [ICMPType.ECHO_REPLY]
+
+
+async def test_a_ping_of_nowhere_does_not_end_another_ones_wait(routed: Lab) -> None:
+    # The router says at once that the one can't be reached. The other one answers after that.
+    alive, nowhere = str(routed["b"].addresses[0]), "198.19.0.1"
+    routed["router"].ip("route", "add", "unreachable", f"{nowhere}/32")
+    routed["b"].call(Path("/proc/sys/net/ipv4/icmp_echo_ignore_all").write_text, "1", encoding="ascii")
+    told = {}
+
+    async def ask(address: str) -> None:
+        conn, identifier = routed["a"].call(ping.open_privileged)
+        async with conn:
+            told[address] = (await ping.ping(conn, address, identifier, 1)).type
+
+    with trio.fail_after(SECONDS):
+        async with routed["b"].call(open_ip, 1) as conn, trio.open_nursery() as nursery:
+            nursery.start_soon(ask, alive)
+            asked = await conn.receive()
+            async with trio.open_nursery() as inner:
+                inner.start_soon(ask, nowhere)
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            assert told == {nowhere: ICMPType.DESTINATION_UNREACHABLE}
+            await conn.send(asked.reply(to_reply(asked.payload)))
+    assert told[alive] is ICMPType.ECHO_REPLY
+
+
+async def test_many_traceroutes_and_pings_at_once_find_what_each_would_alone(routed: Lab) -> None:
+    router, alive, nowhere = "198.18.0.254", str(routed["b"].addresses[0]), "198.19.0.1"
+    routed["router"].ip("route", "add", "unreachable", f"{nowhere}/32")
+    expected = {
+        (router, 1): (router, ICMPType.ECHO_REPLY),
+        (router, 2): (router, ICMPType.ECHO_REPLY),
+        (alive, 1): (router, ICMPType.TIME_EXCEEDED),
+        (alive, 2): (alive, ICMPType.ECHO_REPLY),
+        (nowhere, 2): (router, ICMPType.DESTINATION_UNREACHABLE),
+    }
+    found = []
+
+    async def trace(conn: PacketConn, address: str, hops: int) -> None:
+        hop = await traceroute.probe(conn, address, hops)
+        found.append(((address, hops), (hop.peer, hop.type)))
+
+    async def ask(conn: PacketConn, identifier: int, address: str) -> None:
+        answer = await ping.ping(conn, address, identifier, 2)
+        found.append(((address, 2), (answer.peer, answer.type)))
+
+    # A Linux router sends one host at most 6 errors at once. Those about unreachable routes have a limit of their own,
+    # 5 (route/error_burst), which can't be lifted in a namespace. icmp_ratelimit=0 would empty the bucket of both.
+    routed["router"].call(Path("/proc/sys/net/ipv4/icmp_ratemask").write_text, "0", encoding="ascii")
+    with trio.fail_after(SECONDS):
+        async with contextlib.AsyncExitStack() as opened:
+            tasks: list[Callable[[], Awaitable[None]]] = []
+            for _ in range(2):
+                for address, hops in expected:
+                    conn = await opened.enter_async_context(routed["a"].call(traceroute.open_tracer))
+                    tasks.append(functools.partial(trace, conn, address, hops))
+                for address in (router, alive, nowhere):
+                    conn, identifier = routed["a"].call(ping.open_privileged)
+                    tasks.append(functools.partial(ask, await opened.enter_async_context(conn), identifier, address))
+            # All are open before the first one asks: so each hears the answers of all.
+            async with trio.open_nursery() as nursery:
+                for task in tasks:
+                    nursery.start_soon(task)
+    assert len(found) == 2 * 8
+    assert [each for each in found if expected[each[0]] != each[1]] == []
+
+
 # traceroute
 
 
@@ -278,6 +588,28 @@ async def test_ospf_hellos_of_others_are_printed(lab: Lab) -> None:
         nursery.cancel_scope.cancel()
     assert status == 0
     assert "hello of router 10.1.1.1 from 198.18.0.2: ttl 1, tos 0xc0" in lines
+
+
+async def test_an_ospf_hello_by_unicast_from_another_link_is_not_printed(needs_lab: None) -> None:
+    hello = example("ospf_hello")
+    with open_lab(links=2) as lab:
+        own = lab["b"].interfaces[1].addresses[0]
+        payload = hello.hello(own, IPv4Address("10.1.1.1"))
+        header = attrs.evolve(hello.packet(own, 1, payload).header, dst=lab["a"].addresses[1])
+        with wire(lab["a"], "en1") as wire_of_a:
+            async with lab["b"].call(open_raw, 89) as conn, trio.open_nursery() as nursery:
+
+                async def keep_sending() -> None:
+                    while True:
+                        await conn.send(RawDatagram(header, payload))
+                        await trio.sleep(0.02)
+
+                nursery.start_soon(keep_sending)
+                status, lines, _ = await run(lab["a"], "ospf_hello", "--interface", "en0", "--interval", "0.2")
+                nursery.cancel_scope.cancel()
+            assert any(payload in frame for frame in frames(wire_of_a))
+    assert status == 0
+    assert set(lines) == {"hello of router 198.18.0.1 from 198.18.0.1: ttl 1, tos 0xc0"}
 
 
 # mDNS

@@ -45,6 +45,8 @@ async def browse(service: str, conn: PacketConn, interface: Interface) -> None:
         nursery.start_soon(ask, conn, service)
         known: set[str] = set()
         async for datagram in conn:
+            if datagram.peer[1] != PORT:
+                continue  # RFC 6762 section 6: every response comes from that port.
             records = list(read(datagram.payload))
             found = {str(record.data) for record in records if (record.name.lower(), record.kind) == (service, PTR)}
             for instance in sorted(found - known):
@@ -120,9 +122,10 @@ def read(message: bytes) -> Iterator[Record]:
             offset = read_name(message, offset)[1] + 4
         for _ in range(sum(counts) if flags & 0x8000 else 0):
             name, offset = read_name(message, offset)
-            kind, _, _, length = struct.unpack_from("!HHIH", message, offset)
+            kind, _, lifetime, length = struct.unpack_from("!HHIH", message, offset)
             offset += 10
-            yield Record(name, kind, read_data(message, kind, offset, length))
+            if lifetime > 0:  # RFC 6762 section 10.1: 0 says goodbye.
+                yield Record(name, kind, read_data(message, kind, offset, length))
             offset += length
 
 

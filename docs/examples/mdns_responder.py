@@ -18,7 +18,16 @@ from ipaddress import IPv4Address
 
 import trio
 
-from trio_ipv4 import ControlFlags, ControlMessage, Datagram, Interface, PacketConn, follow_group, open_udp
+from trio_ipv4 import (
+    ControlFlags,
+    ControlMessage,
+    Datagram,
+    Interface,
+    PacketConn,
+    follow_group,
+    interface_by_index,
+    open_udp,
+)
 
 GROUP = IPv4Address("224.0.0.251")
 PORT = 5353
@@ -68,24 +77,36 @@ def read_query(message: bytes) -> tuple[int, list[Question]] | None:
 
 
 def answer(datagram: Datagram, name: str) -> Datagram | None:
-    """Return the response to a query for `name`; `None` if this is none."""
-    control = datagram.control
+    """Return the response to a query for `name`; `None` if this is none, or if the interface has no address."""
+    ifindex = datagram.control.ifindex
     query = read_query(datagram.payload)
-    if query is None or control.dst != GROUP or control.local is None:
+    if query is None or datagram.control.dst != GROUP or ifindex is None:
         return None
     asked = [question for question in query[1] if question.asks_for(name)]
-    if not asked:
+    asker = IPv4Address(datagram.peer[0])
+    address = own_address(ifindex, asker) if asked else None
+    if address is None or asker.is_unspecified:  # There is nobody to answer at 0.0.0.0.
         return None
     if datagram.peer[1] != PORT:
         # A plain DNS client: it wants its own identifier and question back, and no bit that it doesn't know (6.7).
         question = _name(asked[0].name) + struct.pack("!HH", asked[0].type, asked[0].of_class & ~TOP_BIT)
         header = HEADER.pack(query[0], RESPONSE, 1, 1, 0, 0)
-        return datagram.reply(header + question + _record(name, control.local, IN, seconds=10))
-    response = HEADER.pack(0, RESPONSE, 0, 1, 0, 0) + _record(name, control.local, IN | TOP_BIT, seconds=120)
+        return datagram.reply(header + question + _record(name, address, IN, seconds=10))
+    response = HEADER.pack(0, RESPONSE, 0, 1, 0, 0) + _record(name, address, IN | TOP_BIT, seconds=120)
     if all(question.wants_unicast for question in asked):
         return datagram.reply(response)
-    there = ControlMessage(src=control.local, ifindex=control.ifindex)
-    return Datagram(response, (GROUP, PORT), control=there)
+    return Datagram(response, (GROUP, PORT), control=ControlMessage(ifindex=ifindex))
+
+
+def own_address(ifindex: int, asker: IPv4Address) -> IPv4Address | None:
+    """Return this host's address on an interface, if it has one: in the network of the asker, else the first."""
+    # `control.local` follows the route back to the asker. Where two links have one prefix, it may be the other link's.
+    try:
+        addresses = interface_by_index(ifindex).addresses
+    except OSError:  # The interface has just gone.
+        return None
+    near = [address for address in addresses if asker in address.network]
+    return next((address.ip for address in (*near, *addresses)), None)
 
 
 def _record(name: str, address: IPv4Address, of_class: int, *, seconds: int) -> bytes:
@@ -122,7 +143,10 @@ async def respond(conn: PacketConn, name: str, answers: int) -> None:
         response = answer(datagram, name)
         if response is None:
             continue
-        await conn.send(response)
+        try:
+            await conn.send(response)
+        except OSError:  # The interface is about to go, or nobody can have that address or port. Others still ask.
+            continue
         address, port = response.peer
         print(f"{name}: told {address} port {port}", flush=True)
         answers -= 1

@@ -56,9 +56,11 @@ def packet(own: IPv4Interface, ifindex: int, payload: bytes) -> RawDatagram:
 
 
 async def print_hellos(conn: RawConn) -> None:
-    """Print every Hello that is heard."""
+    """Print every Hello to all routers of the link."""
     async for datagram in conn:
         header, payload = datagram.header, datagram.payload
+        if header.dst != ALL_SPF_ROUTERS:
+            continue  # Unicast may come from another link.
         if len(payload) >= PACKET.size + HELLO.size and payload[:2] == b"\x02\x01":
             router_id = IPv4Address(payload[4:8])
             print(f"hello of router {router_id} from {header.src}: ttl {header.ttl}, tos {header.tos:#x}", flush=True)

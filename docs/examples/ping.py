@@ -3,23 +3,25 @@
     python ping.py [ADDRESS] [--count N] [--seconds SECONDS] [--unprivileged]
 
 A raw socket needs CAP_NET_RAW. An unprivileged one (icmp(7), "ping socket") needs the group of the process to be within
-sysctl net.ipv4.ping_group_range; the kernel chooses the identifier there, and hands over only what answers it.
+sysctl net.ipv4.ping_group_range; the kernel chooses the identifier there, and hands over only the replies to it.
+
+A raw socket hears what answers every program of this host. So each answer is compared with the request: an echo reply
+with its identifier, sequence number and random data, an ICMP error with its destination and its octets.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import os
 import secrets
 import struct
 import sys
+from ipaddress import IPv4Address
 
 import trio
 
 from trio_ipv4 import (
     ControlFlags,
-    Datagram,
     Header,
     ICMPFilter,
     ICMPType,
@@ -56,26 +58,25 @@ async def open_unprivileged() -> tuple[PacketConn, int]:
 
 
 def open_privileged() -> tuple[PacketConn, int]:
-    """Return a connection over a raw ICMP socket, and an identifier."""
+    """Return a connection over a raw ICMP socket, and a random identifier."""
     conn = open_ip(trio.socket.IPPROTO_ICMP, control_flags=FACTS)
     # On the loopback interface it would hear its own requests, too.
     conn.icmp_filter = ICMPFilter.block_all().accept(ICMPType.ECHO_REPLY, *ERRORS)
-    return conn, os.getpid() & 0xFFFF
+    # The process's number would be the same for every connection of this program.
+    return conn, secrets.randbits(16)
 
 
 async def ping(conn: PacketConn, address: str, identifier: int, sequence: int) -> Answer:
     """Send an echo request, and wait for its answer as long as the caller's cancel scope allows."""
-    data = secrets.token_bytes(16)
+    # Two programs may choose the same identifier. Random data tells their replies apart, and late ones from new ones.
+    request = echo_request(identifier, sequence, secrets.token_bytes(16))
     begin = trio.current_time()
-    await conn.send_to(echo_request(identifier, sequence, data), (address, 0))
+    await conn.send_to(request, (address, 0))
     async for datagram in conn:
-        answer = read_answer(datagram.payload)
-        if answer is None or answer[1:] != (identifier, sequence):
-            continue
-        kind = answer[0]
-        if kind is ICMPType.ECHO_REPLY and datagram.payload[ECHO.size :] != data:
-            continue
-        return _answer(kind, datagram, trio.current_time() - begin)
+        kind = answers(datagram.payload, address, request)
+        if kind is not None:
+            seconds = trio.current_time() - begin
+            return Answer(kind, datagram.peer[0], datagram.control.ttl, len(datagram.payload), seconds)
     raise AssertionError("a connection's iteration ends by an exception only")
 
 
@@ -83,6 +84,21 @@ def echo_request(identifier: int, sequence: int, data: bytes) -> bytes:
     """Lay out an echo request (RFC 792)."""
     blank = ECHO.pack(ICMPType.ECHO, 0, 0, identifier, sequence) + data
     return blank[:2] + internet_checksum(blank).to_bytes(2, "big") + blank[4:]
+
+
+def answers(message: bytes, address: str, request: bytes) -> ICMPType | None:
+    """Return the type of an ICMP message, if it answers this request to this address."""
+    answer = read_answer(message)
+    if answer is None:
+        return None
+    kind = answer[0]
+    if kind is ICMPType.ECHO_REPLY:
+        # Identifier, sequence number and data come back; type and checksum are the reply's own.
+        return kind if message[4:] == request[4:] else None
+    header = Header.parse(message[8:])
+    # A router quotes as much as it likes. The first 8 octets have the checksum, which covers the data.
+    quoted = message[8 + header.header_len :][: len(request)]
+    return kind if header.dst == IPv4Address(address) and quoted == request[: len(quoted)] else None
 
 
 def read_answer(message: bytes) -> tuple[ICMPType, int, int] | None:
@@ -104,10 +120,6 @@ def read_answer(message: bytes) -> tuple[ICMPType, int, int] | None:
         return None
     _, _, _, identifier, sequence = ECHO.unpack_from(quoted)
     return ICMPType(kind), identifier, sequence
-
-
-def _answer(kind: ICMPType, datagram: Datagram, seconds: float) -> Answer:
-    return Answer(kind, datagram.peer[0], datagram.control.ttl, len(datagram.payload), seconds)
 
 
 async def main(arguments: argparse.Namespace) -> int:

@@ -37,8 +37,8 @@ async def search(target: str, conn: PacketConn, interface: Interface) -> None:
         asking.multicast_interface = interface.index
         asking.multicast_ttl = 2  # UPnP Device Architecture 2.0, section 1.1.2
         nursery.start_soon(ask, asking, target)
-        nursery.start_soon(show, asking, interface, "HTTP/1.1 200")
-        nursery.start_soon(show, conn, interface, "NOTIFY")
+        nursery.start_soon(show, asking, interface, target, "HTTP/1.1 200", "ST")
+        nursery.start_soon(show, conn, interface, target, "NOTIFY", "NT")
 
 
 async def ask(conn: PacketConn, target: str) -> None:
@@ -49,12 +49,15 @@ async def ask(conn: PacketConn, target: str) -> None:
         await trio.sleep(MAX_WAIT)
 
 
-async def show(conn: PacketConn, interface: Interface, start: str) -> None:
+async def show(conn: PacketConn, interface: Interface, target: str, start: str, field: str) -> None:
+    """Print each device once whose messages begin so, and name the target in that field."""
     seen = set()
     async for datagram in conn:
         first, fields = read(datagram)
         name = fields.get("USN", "?"), fields.get("LOCATION", "?")
-        if first.startswith(start) and name not in seen:
+        # A device that leaves says so to the group, too.
+        wanted = target in ("ssdp:all", fields.get(field)) and fields.get("NTS") != "ssdp:byebye"
+        if first.startswith(start) and wanted and name not in seen:
             seen.add(name)
             print(f"{interface.name}: {datagram.peer[0]} is {name[0]}, see {name[1]}", flush=True)
 

@@ -3,16 +3,18 @@
     python traceroute.py [ADDRESS] [--hops N] [--seconds SECONDS]
 
 Each ICMP echo request has a time to live of one hop more than the last. The router at which it ends says "time
-exceeded", and quotes the request's IP header (RFC 792). Needs CAP_NET_RAW.
+exceeded", and quotes the request's IP header and at least 8 octets of what follows (RFC 792). A raw socket hears what
+answers every program of this host, so each answer is compared with the request. Needs CAP_NET_RAW.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import os
+import secrets
 import struct
 import sys
+from ipaddress import IPv4Address
 
 import trio
 
@@ -49,52 +51,59 @@ def open_tracer() -> PacketConn:
     return conn
 
 
-async def probe(conn: PacketConn, address: str, hops: int) -> Hop:
-    """Send a probe that lives for `hops`, and wait for its answer as long as the caller's cancel scope allows."""
-    identifier = os.getpid() & 0xFFFF
+async def probe(conn: PacketConn, address: str, hops: int, *, identifier: int | None = None) -> Hop:
+    """Send a probe that lives for `hops`, and wait for its answer as long as the caller's cancel scope allows.
+
+    The identifier is random by default. Use one for all probes of a connection.
+    """
+    identifier = secrets.randbits(16) if identifier is None else identifier
+    # Two programs may choose the same identifier. Random data tells their answers apart, and late ones from new ones.
+    data = secrets.token_bytes(16)
     begin = trio.current_time()
-    # The sequence number tells the probes apart; the TTL goes with this datagram alone.
-    await conn.send_to(echo_request(identifier, hops), (address, 0), control=ControlMessage(ttl=hops))
+    # The TTL goes with this datagram alone.
+    await conn.send_to(echo_request(identifier, hops, data), (address, 0), control=ControlMessage(ttl=hops))
     async for datagram in conn:
-        kind = answers(datagram.payload, address, identifier, hops)
+        kind = answers(datagram.payload, address, identifier, hops, data)
         if kind is not None:
             return Hop(hops, datagram.peer[0], kind, trio.current_time() - begin)
     raise AssertionError("a connection's iteration ends by an exception only")
 
 
-def echo_request(identifier: int, sequence: int) -> bytes:
-    """Lay out an echo request without data (RFC 792)."""
-    blank = ECHO.pack(ICMPType.ECHO, 0, 0, identifier, sequence)
-    return ECHO.pack(ICMPType.ECHO, 0, internet_checksum(blank), identifier, sequence)
+def echo_request(identifier: int, sequence: int, data: bytes = b"") -> bytes:
+    """Lay out an echo request (RFC 792)."""
+    blank = ECHO.pack(ICMPType.ECHO, 0, 0, identifier, sequence) + data
+    return blank[:2] + internet_checksum(blank).to_bytes(2, "big") + blank[4:]
 
 
-def answers(message: bytes, address: str, identifier: int, sequence: int) -> ICMPType | None:
-    """Return what an ICMP message is, if it answers this probe."""
+def answers(message: bytes, address: str, identifier: int, sequence: int, data: bytes = b"") -> ICMPType | None:
+    """Return the type of an ICMP message, if it answers this probe."""
     if len(message) < ECHO.size or internet_checksum(message) != 0:
         return None
-    kind, _, _, *numbers = ECHO.unpack_from(message)
+    kind, request = message[0], echo_request(identifier, sequence, data)
     if kind == ICMPType.ECHO_REPLY:
-        return ICMPType.ECHO_REPLY if numbers == [identifier, sequence] else None
+        # Identifier, sequence number and data come back; type and checksum are the reply's own.
+        return ICMPType.ECHO_REPLY if message[4:] == request[4:] else None
     if kind not in (ICMPType.TIME_EXCEEDED, ICMPType.DESTINATION_UNREACHABLE):
         return None
     try:
         header = Header.parse(message[8:])  # As it stood on the wire, on every platform.
     except ParseError:
         return None
-    quoted = message[8 + header.header_len :]
-    if str(header.dst) != address or len(quoted) < ECHO.size:
+    quoted = message[8 + header.header_len :][: len(request)]
+    if header.protocol != trio.socket.IPPROTO_ICMP or header.dst != IPv4Address(address) or len(quoted) < ECHO.size:
         return None
-    quoted_kind, _, _, *numbers = ECHO.unpack_from(quoted)
-    return ICMPType(kind) if quoted_kind == ICMPType.ECHO and numbers == [identifier, sequence] else None
+    # A router quotes as much as it likes. The first 8 octets have the checksum, which covers the data.
+    return ICMPType(kind) if quoted == request[: len(quoted)] else None
 
 
 async def main(arguments: argparse.Namespace) -> int:
     """Print a line for each hop, and return 0 if the address was reached."""
+    identifier = secrets.randbits(16)
     async with open_tracer() as conn:
         for hops in range(1, arguments.hops + 1):
             hop = None
             with trio.move_on_after(arguments.seconds):
-                hop = await probe(conn, arguments.address, hops)
+                hop = await probe(conn, arguments.address, hops, identifier=identifier)
             if hop is None:
                 print(f"{hops}  *", flush=True)
                 continue

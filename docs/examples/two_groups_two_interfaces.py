@@ -10,13 +10,14 @@ Without arguments both interfaces are the loopback interface.
 
 import functools
 import sys
+from ipaddress import IPv4Address
 
 import trio
 
 from trio_ipv4 import open_udp
 
-FIRST_GROUP = "239.1.2.3"
-SECOND_GROUP = "239.1.2.4"
+FIRST_GROUP = IPv4Address("239.1.2.3")
+SECOND_GROUP = IPv4Address("239.1.2.4")
 PORT = 5000
 
 
@@ -28,7 +29,9 @@ async def main(first: str = "lo", second: str = "lo") -> None:
     ):
         with trio.move_on_after(30):
             async for datagram in conn:
-                print(f"{datagram.payload!r} for {datagram.control.dst}, on interface {datagram.control.ifindex}")
+                # Unicast to this port arrives on any interface.
+                if datagram.control.dst in (FIRST_GROUP, SECOND_GROUP):
+                    print(f"{datagram.payload!r} for {datagram.control.dst}, on interface {datagram.control.ifindex}")
 
 
 if __name__ == "__main__":

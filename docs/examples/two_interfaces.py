@@ -8,12 +8,13 @@ Without arguments both are the loopback interface; joining twice there does no h
 
 import functools
 import sys
+from ipaddress import IPv4Address
 
 import trio
 
 from trio_ipv4 import open_udp
 
-GROUP = "239.1.2.3"
+GROUP = IPv4Address("239.1.2.3")
 PORT = 5000
 
 
@@ -22,6 +23,8 @@ async def main(first: str = "lo", second: str = "lo") -> None:
         names = {one.interface: first, other.interface: second}
         with trio.move_on_after(30):
             async for datagram in conn:
+                if datagram.control.dst != GROUP:
+                    continue  # Unicast to this port arrives on any interface.
                 arrived = datagram.control.ifindex
                 assert arrived is not None  # open_udp asks for this fact unless told otherwise.
                 print(f"{datagram.payload!r} from {datagram.peer[0]}, on {names[arrived]}")

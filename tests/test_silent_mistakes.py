@@ -229,6 +229,15 @@ async def test_what_is_no_datagram_is_not_sent_and_says_what_is() -> None:
                 await packets.send(wrong)  # type: ignore[arg-type]
             with pytest.raises(TypeError, match=r"pass a RawDatagram, .*RawDatagram\(header, payload\)"):
                 await raw.send(wrong)  # type: ignore[arg-type]
+        for wrong in (b"x", "x", Datagram(b"x", HERE), None):
+            with pytest.raises(TypeError, match=r"pass a collection of datagrams .* send\(\) takes one"):
+                await packets.send_batch(wrong)  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match=r"pass a Datagram, not b'x'"):
+            await packets.send_batch([Datagram(b"x", HERE), b"x"])  # type: ignore[list-item]
+        with pytest.raises(TypeError, match=r"parse_bpf\(\)"):
+            packets.attach_filter("1\n6 0 0 0\n")  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match=r"'0\.0\.0\.0' stands for all"):
+            open_udp("", 5000)
         with pytest.raises(TypeError, match=r"'x'\.encode\(\)"):
             await packets.send_to("x", HERE)  # type: ignore[arg-type]
 

@@ -9,6 +9,7 @@ import errno
 import functools
 import ipaddress
 import itertools
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final, Generic, Literal, TypeAlias, TypeVar, cast
 
 import trio
@@ -25,7 +26,7 @@ from trio_ipv4._values.control import EMPTY, ControlFlags, ControlMessage, Leadi
 from trio_ipv4._values.fields import to_integer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from trio_ipv4._kernel.batch import Received
     from trio_ipv4._values.fields import Endpoint
@@ -134,6 +135,9 @@ class DatagramConn(MulticastConn, trio.abc.Channel[ValueT], Generic[ValueT]):
             OSError: The kernel refused the first one.
         """
         self._require_open()
+        given: object = values
+        if not isinstance(given, Iterable) or isinstance(given, bytes | bytearray | memoryview | str):
+            raise TypeError(f"pass a collection of datagrams to send_batch(), not {given!r}; send() takes one")
         every = tuple(values)
         portions: list[Columns] = []
         for start in range(0, len(every), batch.MAX_BATCH):

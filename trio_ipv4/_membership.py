@@ -293,7 +293,7 @@ class Ledger:
         refused: list[OSError] = []
         table = self._look_who_lives()
         for key in {**self._kernel, **self._holds}:
-            if interfaces.name_of(self._socket, key[0]) is None:
+            if not interfaces.exists(self._socket, key[0]):
                 continue
             try:
                 if key in self._kernel:
@@ -383,7 +383,7 @@ class Ledger:
 
     def _revive(self, key: Key, table: groups.InterfaceGroups | None) -> None:
         """Join a dead membership anew: its interface was deleted, and another has its index now."""
-        if interfaces.name_of(self._socket, key[0]) is None:
+        if not interfaces.exists(self._socket, key[0]):
             raise refusal(errno.ENODEV, "join", f"join {key[1]} on {self._where(key)}", self._socket)
         if groups.is_dead(self._socket, *key, self._kernel[key], table):
             self._join_anew(key, self._kernel[key])

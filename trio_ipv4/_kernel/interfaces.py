@@ -256,6 +256,15 @@ def name_of(socket: SocketLike, index: int) -> str | None:
         return None
 
 
+def exists(socket: SocketLike, index: int) -> bool:
+    """Tell whether there is an interface with that index in the socket's namespace; `True` if nobody can tell."""
+    try:
+        _ioctl(socket, SIOCGIFNAME, struct.pack("=16xi", index))
+    except OSError as error:
+        return error.errno not in (errno.ENODEV, errno.ENXIO)
+    return True
+
+
 def describe(socket: SocketLike, index: int) -> str:
     """Name an interface in a message."""
     name = name_of(socket, index)

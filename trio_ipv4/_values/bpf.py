@@ -65,9 +65,12 @@ def to_program(instructions: Iterable[RawInstruction]) -> tuple[RawInstruction, 
     `bpf_check_classic`). What it accepts passes here.
 
     Raises:
-        TypeError: An element is not a `RawInstruction`.
+        TypeError: It is a string, or an element is not a `RawInstruction`.
         ValueError: There are none or more than 4096, a jump leads past the end, or the last one is no return.
     """
+    given: object = instructions
+    if isinstance(given, str):
+        raise TypeError("a program must be a collection of RawInstruction, got a string: parse_bpf() reads tcpdump's")
     program = tuple(instructions)
     if not 1 <= len(program) <= MAX_INSTRUCTIONS:
         raise ValueError(f"a program must have from 1 to {MAX_INSTRUCTIONS} instructions, got {len(program)}")

@@ -128,6 +128,8 @@ def to_optional_integer(value: object, name: str, lowest: int, highest: int) -> 
 
 
 def _hint(text: str) -> str:
+    if not text:
+        return " ('0.0.0.0' stands for all addresses)"
     if ":" in text:
         return " (that looks like an IPv6 address)"
     if any(character.isalpha() for character in text):

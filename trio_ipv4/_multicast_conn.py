@@ -267,7 +267,7 @@ class MulticastConn(Conn):
                 EPERM: the filter is locked.
             UnsupportedError: The platform has no such filter.
         """
-        filters.attach_filter(self._usable, to_program(program))
+        self._attach(to_program(program))
 
     def detach_filter(self) -> None:
         """Detach the BPF program (SO_DETACH_FILTER).
@@ -275,6 +275,12 @@ class MulticastConn(Conn):
         Raises:
             OSError: ENOENT: there is none. EPERM: the filter is locked.
         """
+        self._detach()
+
+    def _attach(self, program: tuple[RawInstruction, ...]) -> None:
+        filters.attach_filter(self._usable, program)
+
+    def _detach(self) -> None:
         filters.detach_filter(self._usable)
 
     # Memberships

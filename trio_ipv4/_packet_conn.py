@@ -10,7 +10,7 @@ from trio_ipv4._abi.this import this_platform
 from trio_ipv4._datagram_conn import DatagramConn, Remembered, control_lost, header_length, partial_send
 from trio_ipv4._errors import ParseError
 from trio_ipv4._kernel import batch, filters, offload, options, sockets
-from trio_ipv4._values.bpf import RawInstruction, to_program
+from trio_ipv4._values.bpf import RawInstruction
 from trio_ipv4._values.control import EMPTY, ControlFlags, ControlMessage, LeadingTimestamp
 from trio_ipv4._values.datagram import Datagram
 from trio_ipv4._values.datagram import received as received_datagram
@@ -127,19 +127,18 @@ class PacketConn(DatagramConn[Datagram]):
         except OSError as error:
             raise partial_send(error, sent + getattr(error, "sent", 0)) from None
 
-    def attach_filter(self, program: Iterable[RawInstruction]) -> None:
-        checked = to_program(program)
-        super().attach_filter(checked)
+    def _attach(self, program: tuple[RawInstruction, ...]) -> None:
+        super()._attach(program)
         if self._coalesced:
-            # A program would judge several datagrams by the first. What is coalesced already can't be split once
+            # The kernel would judge several datagrams by the first. What is coalesced already can't be split once
             # UDP_GRO is off, so it is read before; meanwhile nothing may come.
-            super().attach_filter(_NOTHING)
+            super()._attach(_NOTHING)
             self._read_queue()
             self._set_coalescing(on=False)
-            super().attach_filter(checked)
+            super()._attach(program)
 
-    def detach_filter(self) -> None:
-        super().detach_filter()
+    def _detach(self) -> None:
+        super()._detach()
         if self._receive_offload:
             self._set_coalescing(on=True)
 

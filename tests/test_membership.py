@@ -6,9 +6,11 @@ The oracles are `/proc/thread-self/net/igmp` and `mcfilter`, and getsockopt of M
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import re
 import socket
+import struct
 from contextlib import AsyncExitStack
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -19,7 +21,7 @@ import trio
 import trio.testing
 
 from support.filters import kernel_filter, spell
-from support.links import ip
+from support.links import bridge, ip
 from trio_ipv4 import GroupReq, PacketConn, RawConn, SourceFilter, interface_by_name, open_ip, open_raw, open_udp
 from trio_ipv4._kernel import groups
 from trio_ipv4.testing import igmp_groups, source_filters
@@ -714,3 +716,19 @@ async def test_closed_connections_refuse_every_operation(conn: PacketConn) -> No
         with pytest.raises(trio.ClosedResourceError):
             step()
     conn.close()
+
+
+@pytest.mark.parametrize("how", ["deleted", "mtu"])
+async def test_a_further_scope_revives_what_died_meanwhile(how: str) -> None:
+    ip(*bridge("en9", 99))
+    async with open_udp("0.0.0.0", 5000) as conn, conn.joined("en9", GROUP), conn.joined("en9", GROUP):
+        if how == "mtu":
+            # Below 68 octets there is no IPv4, and what was joined is lost (net/ipv4/devinet.c, inetdev_event).
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+                for mtu in (60, 1500):
+                    fcntl.ioctl(asking, 0x8922, struct.pack("16si20x", b"en9", mtu))  # SIOCSIFMTU, linux/sockios.h
+        else:
+            ip("link del en9", *bridge("en9", 99))
+        assert (99, GROUP) not in igmp_groups()
+        async with conn.joined("en9", GROUP):
+            assert igmp_groups()[99, GROUP] == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import socket as stdlib_socket
 import struct
@@ -295,6 +296,33 @@ async def test_what_was_coalesced_before_a_program_came_is_split_all_the_same() 
         await sender.send_segmented(b"B3A3", 2, to(receiver))
         assert [each.payload for each in await drain(receiver, 4)] == [b"B1", b"A1", b"B2", b"A3"]
         assert nothing_left(receiver)
+
+
+async def test_an_error_that_is_pending_keeps_nothing_from_being_split() -> None:
+    socket = trio.socket.socket(type=trio.socket.SOCK_DGRAM)
+    await socket.bind(("127.0.0.1", 0))
+    async with PacketConn(socket) as receiver, open_udp("127.0.0.1") as sender:
+        receiver.receive_offload = True
+        await socket.connect(sender.local_endpoint)
+        await sender.send_segmented(b"B1A1B2", 2, to(receiver))
+        await socket.connect(("127.0.0.1", 9))  # What is queued stays.
+        await receiver.send_to(b"nobody listens there", ("127.0.0.1", 9))
+        receiver.attach_filter(ONLY_A)
+        with pytest.raises(ConnectionRefusedError):
+            await receiver.receive()
+        assert [each.payload for each in await drain(receiver, 3)] == [b"B1", b"A1", b"B2"]
+
+
+async def test_a_warning_that_is_an_error_leaves_the_program_attached() -> None:
+    async with open_udp() as receiver, open_udp() as sender:
+        receiver.receive_offload = True
+        receiver.joined("lo", "239.1.2.3")  # Never entered, which is told when somebody waits.
+        gc.collect()
+        receiver.attach_filter(ONLY_A)
+        await sender.send_segmented(b"A1B1", 2, to(receiver))
+        assert (await receiver.receive()).payload == b"A1"
+        with pytest.raises(RuntimeWarning, match="never joined"):
+            await receiver.receive()
 
 
 async def test_a_program_that_is_refused_leaves_offload_as_it_was() -> None:

@@ -179,6 +179,26 @@ async def test_closing_in_a_thread_wakes_who_waits(by: str) -> None:
             await operation()
 
 
+async def test_closing_in_another_run_wakes_who_waits_in_this_one() -> None:
+    conn = open_udp(*HERE)
+    ended: list[str] = []
+
+    async def wait() -> None:
+        with pytest.raises(trio.ClosedResourceError):
+            await conn.receive()
+        ended.append("woken")
+
+    async def close() -> None:
+        conn.close()
+
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(wait)
+            await trio.testing.wait_all_tasks_blocked()
+            await trio.to_thread.run_sync(trio.run, close)
+    assert ended == ["woken"]
+
+
 async def test_a_number_that_another_file_has_by_now_is_left_alone() -> None:
     # While a task waits, its run closes the descriptor: not the thread, which could free the number too early.
     conn = open_udp(*HERE)

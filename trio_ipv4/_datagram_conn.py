@@ -162,7 +162,10 @@ class DatagramConn(MulticastConn, trio.abc.Channel[ValueT], Generic[ValueT]):
         """Take up to `limit` datagrams: those that are ready here, else those that the kernel has."""
         if not self._ready:
             received = self._receive(descriptor, limit, max_bytes + self._header_room)
-            if received is None or isinstance(received, list):
+            if received is None:
+                self._warn_in_vain()
+                return None
+            if isinstance(received, list):
                 return received
             if (values := self._made_at_once(received)) is not None:
                 return values
@@ -205,12 +208,14 @@ class DatagramConn(MulticastConn, trio.abc.Channel[ValueT], Generic[ValueT]):
 
     def _receive(self, descriptor: int, limit: int, max_bytes: int) -> list[ValueT] | Received | None:
         try:
-            received = self._receiver.receive(descriptor, limit, max_bytes, self._recipe)
+            return self._receiver.receive(descriptor, limit, max_bytes, self._recipe)
         except OSError as error:
             raise explain(error, "receive", "receive", self._socket) from None
-        if received is None and self._ledger.forgotten:
+
+    def _warn_in_vain(self) -> None:
+        """Warn whoever waits, as nothing is queued, for a group that was never joined."""
+        if self._ledger.forgotten:
             self._ledger.warn_of_forgotten()
-        return received
 
     def _control_flags_changed(self) -> None:
         self._controls = Controls(self._control_flags)

@@ -66,17 +66,18 @@ class OwnedSocket:
 
     def close(self) -> None:
         """Close the socket and wake everybody who waits on it. From any thread, also when no run is going on."""
-        if trio.lowlevel.in_trio_run():
+        user = self._token if self._receiving.is_taken or self._sending.is_taken else None
+        if trio.lowlevel.in_trio_run() and user in (None, trio.lowlevel.current_trio_token()):
             self.socket.close()
             return
-        # trio's own `close` raises here, and would leave the socket open.
+        # Here trio's own `close` would raise and leave the socket open, or not wake the tasks of another run.
         descriptor = self.socket.detach()
         if descriptor < 0:
             return
-        if self._token is not None and (self._receiving.is_taken or self._sending.is_taken):
+        if user is not None:
             # A task of that run uses the descriptor: the run has to close it, lest its number be another file's.
             try:
-                self._token.run_sync_soon(_close_in_run, descriptor)
+                user.run_sync_soon(_close_in_run, descriptor)
             except trio.RunFinishedError:
                 pass
             else:

@@ -251,6 +251,7 @@ class MulticastConn(Conn):
             raise TypeError(f"icmp_filter must be an ICMPFilter, got {value!r}")
         filters.set_icmp_filter(self._usable, value)
 
+    @trio.lowlevel.enable_ki_protection
     def attach_filter(self, program: Iterable[RawInstruction]) -> None:
         """Let the kernel keep only datagrams that a classic BPF program accepts, in place of any earlier program.
 
@@ -269,6 +270,7 @@ class MulticastConn(Conn):
         """
         self._attach(to_program(program))
 
+    @trio.lowlevel.enable_ki_protection
     def detach_filter(self) -> None:
         """Detach the BPF program (SO_DETACH_FILTER).
 

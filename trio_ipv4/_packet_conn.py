@@ -133,9 +133,11 @@ class PacketConn(DatagramConn[Datagram]):
             # The kernel would judge several datagrams by the first. What is coalesced already can't be split once
             # UDP_GRO is off, so it is read before; meanwhile nothing may come.
             super()._attach(_NOTHING)
-            self._read_queue()
-            self._set_coalescing(on=False)
-            super()._attach(program)
+            try:
+                self._read_queue()
+                self._set_coalescing(on=False)
+            finally:
+                super()._attach(program)
 
     def _detach(self) -> None:
         super()._detach()
@@ -148,9 +150,13 @@ class PacketConn(DatagramConn[Datagram]):
         self._make_recipe()
 
     def _read_queue(self) -> None:
-        """Make ready what the kernel has queued."""
-        while self._read_coalesced(_AT_ONCE, self._socket.fileno()):
-            pass
+        """Make ready what the kernel has queued, errors included."""
+        for _ in range(batch.MAX_BATCH):
+            try:
+                if not self._read_coalesced(_AT_ONCE, self._socket.fileno()):
+                    break
+            except OSError as error:
+                self._ready.append(error)
 
     def _segments_in_kernel(self) -> bool:
         if self._can_segment is None:
@@ -181,18 +187,21 @@ class PacketConn(DatagramConn[Datagram]):
     def _take_coalesced(self, descriptor: int, limit: int, max_bytes: int) -> Sequence[Datagram] | None:
         enough = min(limit, batch.MAX_BATCH)  # A flood must not keep this call for ever.
         while sum(1 if isinstance(run, Exception) else len(run) for run in self._ready) < enough:
-            # Few at a time: each may hold 64 datagrams, and what this call does not return waits for the next.
-            if not self._read_coalesced(min(limit, 8), descriptor):
+            try:
+                # Few at a time: each may hold 64 datagrams, and what this call does not return waits for the next.
+                if not self._read_coalesced(min(limit, 8), descriptor):
+                    break
+            except OSError as error:
+                self._ready.append(error)  # After what came before it.
                 break
-        return self._hand_over(limit, max_bytes) if self._ready else None
+        if not self._ready:
+            self._warn_in_vain()
+            return None
+        return self._hand_over(limit, max_bytes)
 
     def _read_coalesced(self, limit: int, descriptor: int) -> bool:
         """Make ready up to `limit` of what the kernel coalesced; tell whether there may be more."""
-        try:
-            received = self._receive(descriptor, limit, offload.MAX_COALESCED)
-        except OSError as error:
-            self._ready.append(error)  # After what came before it.
-            return False
+        received = self._receive(descriptor, limit, offload.MAX_COALESCED)
         if received is None:
             return False
         if isinstance(received, list):

@@ -22,7 +22,7 @@ from trio_ipv4._kernel import groups, namespaces, sockets
 from trio_ipv4._multicast_conn import MulticastConn
 from trio_ipv4._values.control import ControlFlags
 from trio_ipv4._values.fields import UNSPECIFIED, to_group, to_integer
-from trio_ipv4._values.interface import InterfaceChangeKind
+from trio_ipv4._values.interface import IPV4_MIN_MTU, InterfaceChangeKind
 from trio_ipv4._values.source_filter import SourceFilter, to_sources
 
 if TYPE_CHECKING:
@@ -211,7 +211,7 @@ class _Matching:
         interface = change.interface
         matched = self._matching.pop(interface.index, None) is not None
         exists = change.kind is not InterfaceChangeKind.REMOVED
-        matches = exists and interface.mtu >= _IPV4_MIN_MTU and _ask(self._where, interface)
+        matches = exists and interface.mtu >= IPV4_MIN_MTU and _ask(self._where, interface)
         if matches:
             self._matching[interface.index] = interface
         if matches == matched:
@@ -394,8 +394,6 @@ class _Fanout:
             raise RuntimeError("this thread has moved to another network namespace since serve_group started")
 
 
-_IPV4_MIN_MTU: Final = 68
-"""With less, Linux ends IPv4 on an interface, and with it the memberships (linux/inetdevice.h: IPV4_MIN_MTU)."""
 _VANISHED: Final = (errno.ENODEV, errno.EADDRNOTAVAIL)
 """What a join, and IP_MULTICAST_IF, say of an index that is no interface's."""
 

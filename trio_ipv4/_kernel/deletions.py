@@ -1,7 +1,7 @@
-"""Whether a link may have been deleted since the last look, by a subscription to the kernel's messages (rtnetlink(7)).
+"""Whether memberships may have died since the last look, by a subscription to the kernel's messages (rtnetlink(7)).
 
-The kernel queues the message of a deletion before it lets anybody join on a link that is made anew. So an empty queue
-is proof that no membership has died.
+They die when their link is deleted, or moved to another namespace, and when its MTU falls below what IPv4 needs. The
+kernel queues the message of that before it lets anybody join there anew. So an empty queue is proof that none has died.
 """
 
 from __future__ import annotations
@@ -12,24 +12,26 @@ from typing import TYPE_CHECKING, Final, final
 from trio_ipv4._errors import ParseError, UnsupportedError
 from trio_ipv4._kernel import namespaces
 from trio_ipv4._kernel.interfaces import RTMGRP_LINK, open_netlink, receive_messages
-from trio_ipv4._values.rtnetlink import Overrun, RemovedLink
+from trio_ipv4._values.interface import IPV4_MIN_MTU
+from trio_ipv4._values.rtnetlink import NewLink, Overrun, RemovedLink
 
 if TYPE_CHECKING:
     from trio_ipv4._kernel.socket_like import SocketLike
+    from trio_ipv4._values.rtnetlink import Message
 
 _MOST: Final = 1000
-"""Messages to read at one look. With more of them, a deletion is as good as certain."""
+"""Messages to read at one look. With more of them, one of that kind is as good as certain."""
 
 
 @final
 class Deletions:
-    """The deletions of links in this thread's network namespace, from now on."""
+    """What ends memberships in this thread's network namespace, from now on."""
 
     def __init__(self) -> None:
         self._netlink: Final = open_netlink(RTMGRP_LINK)
 
     def any(self) -> bool:
-        """Tell whether a link may have been deleted since the last call, or since the beginning."""
+        """Tell whether memberships may have died since the last call, or since the beginning."""
         found = False
         for _ in range(_MOST):
             try:
@@ -39,12 +41,18 @@ class Deletions:
                 continue
             if messages is None:
                 return found
-            found = found or any(isinstance(message, RemovedLink | Overrun) for message in messages)
+            found = found or any(map(_is_fatal, messages))
         return True
 
     def close(self) -> None:
         """Close the subscription."""
         self._netlink.close()
+
+
+def _is_fatal(message: Message) -> bool:
+    if isinstance(message, NewLink):
+        return message.mtu < IPV4_MIN_MTU
+    return isinstance(message, RemovedLink | Overrun)
 
 
 def watch_deletions(socket: SocketLike) -> Deletions | None:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 MAX_IFINDEX: Final = 0x7FFF_FFFF
 """An interface index is a positive C int (linux/if.h)."""
+IPV4_MIN_MTU: Final = 68
+"""With less, Linux ends IPv4 on an interface, and with it the memberships (linux/inetdevice.h)."""
 
 
 class InterfaceFlags(enum.IntFlag, boundary=enum.KEEP):

@@ -15,7 +15,7 @@ from trio_ipv4._kernel import batch
 from trio_ipv4._packet_conn import _KIND
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 PEER, CONTROL = ("127.0.0.1", 5000), ControlMessage(ttl=7)
 MANY = 1000
@@ -147,8 +147,7 @@ def test_columns_are_those_of_each_value(compiled: batch.Compiled) -> None:
 
 
 def test_no_reference_is_kept_or_lost(compiled: batch.Compiled, slots: batch._Slots, udp: socket.socket) -> None:
-    here = udp.getsockname()
-    name = socket.AF_INET.to_bytes(2, sys.byteorder) + here[1].to_bytes(2, "big") + socket.inet_aton(here[0]) + bytes(8)
+    name = sockaddr_in(udp)
     values = tuple(Datagram(b"x", PEER, control=CONTROL) for _ in range(3))
     before = references()
     for _ in range(2 * MANY):
@@ -189,6 +188,59 @@ def test_what_is_no_class_with_four_slots_is_refused(
         compiled.values(slots._memory, 2, batch.Recipe(kind, Same(PEER), Same(CONTROL), False, None))  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="expected"):
         compiled.columns((), kind, Same(b""), nothing)  # type: ignore[arg-type]
+
+
+class Lazy:
+    """A sequence that makes its elements when asked, and keeps none."""
+
+    def __init__(self, *elements: Any) -> None:
+        self._elements = elements
+
+    def __len__(self) -> int:
+        return len(self._elements)
+
+    def __getitem__(self, at: int) -> Any:
+        element = self._elements[at]
+        return bytes(bytearray(element)) if isinstance(element, bytes) else element
+
+
+@pytest.mark.parametrize("make", [list, lambda elements: Lazy(*elements), iter])
+def test_only_tuples_keep_what_is_in_them_alive(
+    compiled: batch.Compiled, slots: batch._Slots, make: Callable[[tuple[Any, ...]], Any]
+) -> None:
+    values: Any = (Datagram(b"x", PEER, control=CONTROL),)
+    kinds: list[Any] = [make(_KIND), (Datagram, make(_KIND.slots))]
+    with pytest.raises(TypeError):
+        compiled.columns(make(values), _KIND, Same(b""), nothing)
+    with pytest.raises(TypeError):
+        compiled.values(slots._memory, 2, make(recipe()))
+    for kind in kinds:
+        with pytest.raises(TypeError):
+            compiled.columns(values, kind, Same(b""), nothing)
+        with pytest.raises(TypeError):
+            compiled.values(slots._memory, 2, batch.Recipe(kind, Same(PEER), Same(CONTROL), False, None))
+    # As tuples they will do.
+    assert compiled.columns(values, _KIND, Same(b"name"), nothing) == ([b"x"], [b"name"], [b""])
+    assert len(compiled.values(slots._memory, 2, recipe()) or ()) == 2
+
+
+@pytest.mark.parametrize("lazy", range(3))
+def test_what_makes_its_octets_when_asked_is_not_sent(compiled: batch.Compiled, udp: socket.socket, lazy: int) -> None:
+    columns: list[Any] = [[b"first", b"other"], [sockaddr_in(udp)] * 2, [b"", b""]]
+    for make in (list, tuple):
+        assert compiled.send(udp.fileno(), *map(make, columns)) == 2
+        assert [udp.recv(100), udp.recv(100)] == [b"first", b"other"]
+    columns[lazy] = Lazy(*columns[lazy])
+    with pytest.raises(TypeError, match="expected a list or a tuple of bytes"):
+        compiled.send(udp.fileno(), *columns)
+    udp.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        udp.recv(1)
+
+
+def sockaddr_in(udp: socket.socket) -> bytes:
+    address, port = udp.getsockname()
+    return socket.AF_INET.to_bytes(2, sys.byteorder) + port.to_bytes(2, "big") + socket.inet_aton(address) + bytes(8)
 
 
 def test_columns_of_unequal_lengths_are_refused(compiled: batch.Compiled, udp: socket.socket) -> None:

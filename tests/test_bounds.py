@@ -301,6 +301,14 @@ async def test_alternating_sizes_and_limits_make_a_bounded_number_of_buffers(
         assert made[0] == 0
 
 
+async def test_limits_that_rise_step_by_step_make_few_buffers(buffers: list[int]) -> None:
+    async with open_udp("127.0.0.1", PORT) as conn:
+        for limit in range(1, 1025):
+            await conn.send_to(b"x", ("127.0.0.1", PORT))
+            assert len(await conn.receive_batch(limit, max_bytes=100)) == 1
+    assert len(buffers) <= 11 + 1  # 1, 2, 4 ... 1,024; and the sender's.
+
+
 # Interfaces that change all the time
 
 

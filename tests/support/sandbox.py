@@ -39,11 +39,8 @@ MACHINES: Final = {"x86_64": X86_64, "aarch64": AARCH64}
 PR_SET_SECCOMP, PR_SET_NO_NEW_PRIVS = 22, 38  # linux/prctl.h
 SECCOMP_MODE_FILTER = 2  # linux/seccomp.h
 SECCOMP_RET_ERRNO, SECCOMP_RET_ALLOW = 0x00050000, 0x7FFF0000
-LOAD, RETURN, JUMP_IF_EQUAL = (
-    0x20,
-    0x06,
-    0x15,
-)  # linux/bpf_common.h: BPF_LD|BPF_W|BPF_ABS, BPF_RET, BPF_JMP|BPF_JEQ|BPF_K
+# linux/bpf_common.h: BPF_LD|BPF_W|BPF_ABS, BPF_RET, BPF_JMP|BPF_JEQ|BPF_K
+LOAD, RETURN, JUMP_IF_EQUAL = 0x20, 0x06, 0x15
 NUMBER_AT, ARCH_AT, ARGUMENTS_AT = 0, 4, 16  # linux/seccomp.h: struct seccomp_data; both machines are little-endian
 
 NETLINK_NAME_SIZE = 12

@@ -120,7 +120,9 @@ class Receiver:
         room = 1 << (max_bytes - 1).bit_length()
         slots = self._slots.get(room)
         if slots is None or slots.count < limit:
-            slots = self._slots[room] = _Slots(limit, room)
+            # At least doubled, so that limits that rise step by step don't make buffers at each step.
+            count = limit if slots is None else max(limit, min(2 * slots.count, MAX_BATCH))
+            slots = self._slots[room] = _Slots(count, room)
         slots.bound(limit, max_bytes)
         try:
             count = slots.fill(descriptor, limit)

@@ -41,7 +41,7 @@ Unfinished: TypeAlias = "Literal[Progress.MORE] | None"
 
 def require_trio() -> None:
     """Raise an error that says what is missing, unless this thread runs trio."""
-    if not trio.lowlevel.in_trio_run():
+    if _this_run() is None:
         raise RuntimeError(
             "trio_ipv4 runs under trio.run(), and no trio runs in this thread (asyncio's event loop is another one)"
         )
@@ -67,7 +67,8 @@ class OwnedSocket:
     def close(self) -> None:
         """Close the socket and wake everybody who waits on it. From any thread, also when no run is going on."""
         user = self._token if self._receiving.is_taken or self._sending.is_taken else None
-        if trio.lowlevel.in_trio_run() and user in (None, trio.lowlevel.current_trio_token()):
+        here = _this_run()
+        if here is not None and user in (None, here):
             self.socket.close()
             return
         # Here trio's own `close` would raise and leave the socket open, or not wake the tasks of another run.
@@ -160,6 +161,14 @@ async def _take_turn(
         # What was taken from the kernel can't be given back, so this half of the checkpoint can't be cancelled.
         await trio.lowlevel.cancel_shielded_checkpoint()
     return result
+
+
+def _this_run() -> trio.lowlevel.TrioToken | None:
+    """Return what names the run of trio that this thread is in; `None` if it is in none."""
+    try:
+        return trio.lowlevel.current_trio_token()
+    except RuntimeError:
+        return None
 
 
 def _close_in_run(descriptor: int) -> None:

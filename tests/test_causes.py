@@ -220,7 +220,7 @@ ROWS = [
         THERE,
         errno.ENETUNREACH,
         "source is not an address of this host: 198.18.0.77",
-        ("no route",),
+        ("is down",),
         ControlMessage(src="198.18.0.77"),
     ),
     Row(
@@ -228,8 +228,8 @@ ROWS = [
         plain,
         ("240.0.0.1", 5000),
         errno.ENETUNREACH,
-        "no host can have the address 240.0.0.1",
-        ("no route",),
+        "hosts have no addresses such as 240.0.0.1",
+        ("is down",),
     ),
     Row(
         "no such interface", plain, THERE, errno.ENODEV, "no such interface", ("no route",), ControlMessage(ifindex=99)
@@ -335,6 +335,24 @@ async def test_what_may_be_an_earlier_error_is_told_as_one_of_two() -> None:
         assert caught.value.errno == errno.EHOSTUNREACH
 
 
+@pytest.mark.parametrize("address", [GROUP, "255.255.255.255"])
+async def test_what_a_socket_is_bound_to_is_no_source_if_it_is_no_hosts_address(address: str) -> None:
+    conn = open_udp(address, 5000, bind_group=True) if address == GROUP else open_udp(address, 5000)
+    async with conn:
+        with pytest.raises(OSError, match="type blackhole") as caught:
+            await conn.send_to(b"x", ("10.1.0.1", 5000))
+        assert "the source" not in str(caught.value)
+
+
+async def test_a_request_without_option_memory_says_so() -> None:
+    async with open_udp() as conn:
+        Path("/proc/sys/net/core/optmem_max").write_text("10")
+        with pytest.raises(OSError, match=r"option memory: net\.core\.optmem_max is 10") as caught:
+            await conn.send_to(b"x", THERE, control=ControlMessage(ifindex=10, ttl=9))
+        assert caught.value.errno == errno.ENOBUFS
+        assert "SO_SNDBUF" not in str(caught.value)
+
+
 # Binding and joining
 
 
@@ -355,7 +373,7 @@ async def test_ports_that_are_used_up_say_so() -> None:
         for _ in range(2):
             stack.callback(open_udp("127.0.0.1").close)
         for share in (False, True):
-            with pytest.raises(OSError, match=r"every port of net\.ipv4\.ip_local_port_range is 40000\s40001 is taken"):
+            with pytest.raises(OSError, match=r"no port is free: net\.ipv4\.ip_local_port_range is 40000 to 40001"):
                 open_udp("127.0.0.1", share_port=share)
 
 
@@ -444,6 +462,7 @@ def test_each_row_of_the_table_is_a_sentence_that_can_be_filled_in() -> None:
 
 
 WRONG_NAMES = [
+    ("0.0.0.0", "None lets the kernel choose"),
     ("127.0.0.1", r"pass IPv4Address\('127\.0\.0\.1'\)"),
     (GROUP, "the interface comes first, then the group"),
     ("10", "pass the integer 10"),

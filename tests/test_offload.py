@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import gc
 import os
@@ -333,6 +334,21 @@ async def test_a_program_that_is_refused_leaves_offload_as_it_was() -> None:
         assert is_coalescing(receiver)
         await sender.send_segmented(b"A1B1", 2, to(receiver))
         assert [each.payload for each in await drain(receiver, 2)] == [b"A1", b"B1"]
+
+
+@pytest.mark.parametrize("length", [1, 20, 100])
+async def test_option_memory_for_one_program_is_enough(length: int) -> None:
+    longest = [RawInstruction(0x30, 0, 0, 8)] * length + ONLY_A
+    async with open_udp() as receiver, open_udp() as sender, open_udp() as trying:
+        for limit in range(200, 20_000, 8):
+            Path("/proc/sys/net/core/optmem_max").write_text(str(limit))
+            with contextlib.suppress(OSError):
+                trying.attach_filter(longest)
+                break
+        receiver.receive_offload = True
+        receiver.attach_filter(longest)
+        await sender.send_segmented(b"A1B1A2", 2, to(receiver))
+        assert [each.payload for each in await drain(receiver, 2)] == [b"A1", b"A2"]
 
 
 async def test_a_program_on_the_bare_socket_keeps_the_kernel_from_coalescing() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 import socket
@@ -233,6 +234,33 @@ def test_a_conn_ends_anywhere() -> None:
         assert a_socket.fileno() >= 0
 
 
+async def test_closing_in_a_thread_leaves_other_files_alone() -> None:
+    # Not entered, never waited: the first thing that the connection does is what a thread interrupts.
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as heard:
+        heard.bind(("127.0.0.1", 0))
+        heard.setblocking(False)
+        for _ in range(30):
+            conn = open_udp("127.0.0.1")
+            port = conn.local_endpoint[1]
+            closing = threading.Thread(target=close_and_open_another, args=(conn,))
+            closing.start()
+            with contextlib.suppress(trio.ClosedResourceError):
+                for _ in range(50):
+                    await conn.send_batch([Datagram(b"x", heard.getsockname())] * 64)
+            closing.join()
+            conn.close()
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    assert heard.recvfrom(10)[1][1] == port
+
+
+def close_and_open_another(conn: PacketConn) -> None:
+    conn.close()
+    for _ in range(5):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as another:
+            another.bind(("127.0.0.1", 0))
+
+
 # asyncio
 
 
@@ -253,6 +281,14 @@ async def under_asyncio_send() -> None:
     conn = open_udp()
     try:
         await conn.send_to(b"x", HERE)
+    finally:
+        conn.close()
+
+
+async def under_asyncio_send_many() -> None:
+    conn = open_udp()
+    try:
+        await conn.send_batch([Datagram(b"x", HERE)] * 2000)
     finally:
         conn.close()
 
@@ -293,6 +329,7 @@ async def under_asyncio_aclose() -> None:
         under_asyncio_open,
         under_asyncio_receive,
         under_asyncio_send,
+        under_asyncio_send_many,
         under_asyncio_join,
         under_asyncio_watch,
         under_asyncio_follow,

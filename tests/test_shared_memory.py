@@ -382,3 +382,42 @@ async def test_an_interrupted_receive_leaves_no_bounds_to_the_next(
                 with pytest.raises(Interrupt):
                     await conn.receive_batch(limit, max_bytes=interrupted)
             await receive(then)
+
+
+# What a child inherits of a ledger
+
+
+AFTER_A_FORK = """
+import os, subprocess
+import trio
+from trio_ipv4 import open_udp
+from trio_ipv4.testing import igmp_groups
+
+def ip(*lines):
+    subprocess.run(["ip", "-batch", "-"], input="\\n".join([*lines, ""]), text=True, check=True)
+
+MADE = ["link add br9 index 99 type bridge mcast_snooping 0", "link set br9 up"]
+
+async def main():
+    ip(*MADE)
+    async with open_udp("0.0.0.0", 5000) as conn:
+        async with conn.joined(99, "239.1.2.3"), conn.joined(99, "239.1.2.3"):
+            ip("link del br9", *MADE)
+            child = os.fork()
+            if child == 0:
+                # What the child learns must not be lost to the parent.
+                conn._ledger._is_surely_alive((99, "239.1.2.3"))
+                os._exit(0)
+            os.waitpid(child, 0)
+            async with conn.joined(99, "239.1.2.3"):
+                print([users for (index, group), users in igmp_groups().items() if str(group) == "239.1.2.3"])
+
+trio.run(main)
+"""
+
+
+def test_a_child_does_not_hide_from_its_parent_that_a_link_was_deleted() -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", AFTER_A_FORK], capture_output=True, text=True, check=False
+    )
+    assert (done.stdout, done.returncode) == ("[1]\n", 0), done.stderr

@@ -16,7 +16,7 @@ import trio
 
 from trio_ipv4._abi import structs
 from trio_ipv4._abi.this import this_platform
-from trio_ipv4._endpoint import MORE, Progress
+from trio_ipv4._endpoint import MORE, Progress, require_trio
 from trio_ipv4._errors import ParseError, PartialSendError
 from trio_ipv4._kernel import batch, sockets
 from trio_ipv4._kernel.causes import Attempt, explain_sending
@@ -67,6 +67,9 @@ class DatagramConn(MulticastConn, trio.abc.Channel[ValueT], Generic[ValueT]):
 
     async def receive(self, max_bytes: int = MAX_BYTES) -> ValueT:
         """Receive one datagram. A checkpoint; cancelled, it has taken nothing.
+
+        What waits in the socket's error queue (IP_RECVERR, transmit timestamps) is thrown away where that alone wakes
+        the task, which could never sleep otherwise.
 
         Args:
             max_bytes: The longest payload to return, 1 to 65535 octets; of a longer one the rest is lost, and
@@ -135,6 +138,7 @@ class DatagramConn(MulticastConn, trio.abc.Channel[ValueT], Generic[ValueT]):
             OSError: The kernel refused the first one.
         """
         self._require_open()
+        require_trio()
         given: object = values
         if not isinstance(given, Iterable) or isinstance(given, bytes | bytearray | memoryview | str):
             raise TypeError(f"pass a collection of datagrams to send_batch(), not {given!r}; send() takes one")
@@ -214,7 +218,7 @@ class DatagramConn(MulticastConn, trio.abc.Channel[ValueT], Generic[ValueT]):
 
     def _warn_in_vain(self) -> None:
         """Warn whoever waits, as nothing is queued, for a group that was never joined."""
-        if self._ledger.forgotten:
+        if self._ledger.expected:
             self._ledger.warn_of_forgotten()
 
     def _control_flags_changed(self) -> None:

@@ -110,7 +110,6 @@ class OwnedSocket:
 
     async def wait(self, wait: Callable[[trio.socket.SocketType], Awaitable[None]]) -> None:
         """Wait for the kernel."""
-        self.note_run()
         try:
             await wait(self.socket)
         except (OSError, ValueError):
@@ -141,6 +140,7 @@ async def _take_turn(
     except RuntimeError:
         require_trio()
         raise
+    owned.note_run()
     socket = owned.socket
     waited = await turn.begin() if turn.is_taken else turn.take()
     try:

@@ -117,7 +117,7 @@ ADVICE: Final[Mapping[tuple[str, int], str]] = {
     ("bind low", errno.EACCES): "lower ports need CAP_NET_BIND_SERVICE: {net.ipv4.ip_unprivileged_port_start}",
     ("bind shared", errno.EADDRINUSE): "another socket has this port and does not share it: it needs share_port=True "
     "(SO_REUSEADDR), too",
-    ("bind any", errno.EADDRINUSE): "every port of {net.ipv4.ip_local_port_range} is taken",
+    ("bind any", errno.EADDRINUSE): "no port is free: {net.ipv4.ip_local_port_range}",
     ("bind any", errno.EADDRNOTAVAIL): "no interface of this host has that address; interfaces() lists them",
     ("netlink", errno.EPERM): "rtnetlink is refused here, as in some sandboxes and on Android: interfaces can't be "
     "listed, watched or followed; connections work, with an interface's name, index or address",
@@ -174,7 +174,7 @@ ADVICE: Final[Mapping[tuple[str, int], str]] = {
     ("bpf", errno.EINVAL): "the kernel doesn't know an instruction, or it reaches past the scratch memory",
     ("bpf", errno.EPERM): "the socket's filter is locked (SO_LOCK_FILTER)",
     ("bpf", errno.ENOENT): "no filter is attached",
-    ("bpf", errno.ENOMEM): "the program, with what the socket has already, is longer than {net.core.optmem_max} allows",
+    ("bpf", errno.ENOMEM): "the program does not fit beside what the socket has: {net.core.optmem_max}",
     ("icmp", errno.EOPNOTSUPP): "only a raw socket of IPPROTO_ICMP has an ICMP filter: open_ip(1) or open_raw(1)",
     ("icmp", errno.ENOPROTOOPT): "only a raw socket of IPPROTO_ICMP has an ICMP filter: open_ip(1) or open_raw(1)",
     ("interface", errno.ENODEV): "no such interface; interfaces() lists them",

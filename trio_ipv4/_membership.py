@@ -21,6 +21,7 @@ import errno
 import ipaddress
 import sys
 import warnings
+import weakref
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, TypeAlias, final
 
@@ -60,7 +61,7 @@ class Membership:
     entered once.
     """
 
-    __slots__ = ("__weakref__", "_ended", "_entered", "_group", "_key", "_ledger", "_requested", "_sources", "_tried")
+    __slots__ = ("__weakref__", "_ended", "_entered", "_group", "_key", "_ledger", "_requested", "_sources", "_waiting")
 
     def __init__(self, ledger: Ledger, interface: InterfaceLike, group: IPv4Address, sources: SourceFilter) -> None:
         self._ledger: Final = ledger
@@ -70,7 +71,7 @@ class Membership:
         self._key: Key | None = None
         self._entered = False
         self._ended = False
-        self._tried = False  # The last: `__del__` may see a part of this only.
+        self._waiting: Final = ledger.expect(self, group)
 
     @property
     def interface(self) -> int:
@@ -119,7 +120,7 @@ class Membership:
     async def __aenter__(self) -> Membership:
         if self._entered:
             raise RuntimeError("a membership can be entered only once: call joined() again")
-        self._tried = True
+        self._ledger.expected.pop(self._waiting, None)
         require_trio()
         self._entered = True
         try:
@@ -142,12 +143,6 @@ class Membership:
             if error is None:
                 raise
             error.add_note(f"Besides, at the end of the membership: {refused}")
-
-    @trio.lowlevel.enable_ki_protection
-    def __del__(self) -> None:
-        # A cancellation or Ctrl-C may have come first. So this is told only when somebody waits to hear the group.
-        if not getattr(self, "_tried", True):
-            self._ledger.forgotten.append(self._group)
 
     @trio.lowlevel.enable_ki_protection
     def _replace(self, sources: SourceFilter) -> None:
@@ -179,8 +174,8 @@ class Ledger:
         self._alive: Final[set[Key]] = set()
         self._deletions: Deletions | None = None
         self._can_watch = True
-        # Groups of memberships that nobody has entered.
-        self.forgotten: Final[list[IPv4Address]] = []
+        # Memberships that nobody has entered yet, and their groups.
+        self.expected: Final[dict[weakref.ref[Membership], IPv4Address]] = {}
 
     @property
     def memberships(self) -> Mapping[Key, SourceFilter]:
@@ -243,10 +238,23 @@ class Ledger:
             if refused.errno != errno.ENODEV:  # With the interface gone, nobody hears anything.
                 self._keep_wider(key, wanted, refused)
 
+    def expect(self, membership: Membership, group: IPv4Address) -> weakref.ref[Membership]:
+        """Note a membership that is to be entered; return the note, which `expected` has until then."""
+        note = weakref.ref(membership)
+        self.expected[note] = group
+        return note
+
     def warn_of_forgotten(self) -> None:
-        """Warn of memberships that were never entered. Whoever waits for datagrams now would wait in vain."""
-        never = ", ".join(map(str, dict.fromkeys(self.forgotten)))
-        self.forgotten.clear()
+        """Warn of memberships that can't be entered any more. Whoever waits for datagrams now would wait in vain.
+
+        Not when they are thrown away: a cancellation or Ctrl-C may have come before they were entered.
+        """
+        forgotten = {note: group for note, group in self.expected.items() if note() is None}
+        if not forgotten:
+            return
+        for note in forgotten:
+            del self.expected[note]
+        never = ", ".join(map(str, dict.fromkeys(forgotten.values())))
         message = f"{never} was never joined: what joined() returns takes effect inside 'async with'"
         warnings.warn(message, RuntimeWarning, stacklevel=callers_level())
 
@@ -279,6 +287,8 @@ class Ledger:
             found = groups.get_filter_by_route(self._socket, group)
         else:
             found = groups.get_filter(self._socket, index, group)
+        if found is None and (index, group) in self._kernel:
+            raise refusal(errno.ENOPROTOOPT, "join", f"read the filter of {group}", self._socket)
         if found is None:
             where = "the interface that the routes choose" if index is None else self._where((index, group))
             elsewhere = [self._where(key) for key in self._kernel if key[1] == group and key[0] != index]
@@ -310,7 +320,7 @@ class Ledger:
     def close(self) -> None:
         """Leave everything. What the kernel refuses goes with the socket, which is closed next."""
         if self._is_open():
-            for index, group in self._kernel:
+            for index, group in list(self._kernel):
                 try:
                     groups.leave_group(self._socket, index, group)
                 except OSError:

@@ -80,8 +80,10 @@ class MulticastConn(Conn):
         """
         if not self._closed:
             self._closed = True
-            self._ledger.close()
-            self._owned.close()
+            try:
+                self._ledger.close()
+            finally:
+                self._owned.close()
 
     # Options of multicast that is sent
 
@@ -171,8 +173,8 @@ class MulticastConn(Conn):
 
         Linux stamps what arrives only while somebody on the host asks for it, and begins a moment after the first
         socket does: until then, `timestamp_ns` is the time of reading, with TIMESTAMP from the start, too. `drops` is
-        the count when the datagram was queued, so that what a burst has cost is told with the next datagram after it;
-        the property `drops` tells it at once.
+        the count when the datagram was queued: the next datagram after a burst shows what the burst has cost. The
+        property `drops` shows it at once.
 
         Raises:
             TypeError: Not `ControlFlags`.
@@ -225,8 +227,8 @@ class MulticastConn(Conn):
     def drops(self) -> int:
         """How many datagrams this socket has dropped so far, modulo 2**32, by now (SO_MEMINFO; Linux).
 
-        Most were dropped because the receive buffer was full; what had a wrong checksum counts too, and over UDP what a
-        BPF program refused.
+        Most were dropped because the receive buffer was full. Datagrams with a wrong checksum count too. Over UDP, so
+        do those that a BPF program refused.
 
         Raises:
             UnsupportedError: The platform has no such counter.

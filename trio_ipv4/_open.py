@@ -38,9 +38,9 @@ def open_udp(
             as Go's `net.ListenPacket` does; with `bind_group`, on the group itself.
         port: 0 lets the kernel choose.
         share_port: Let several sockets that all do so have the port, by SO_REUSEADDR; beside a socket that has
-            SO_REUSEPORT alone, by that too. A group then reaches each socket that joined it, a
-            broadcast each of them, unicast one: rather one that is bound to the address or the device. A program that
-            sets SO_REUSEPORT alone can bind only before this one.
+            SO_REUSEPORT alone, by that too. A group then reaches each socket that joined it, and
+            broadcast each of them. Unicast reaches one: Linux prefers one that is bound to the address or the device. A
+            program that sets SO_REUSEPORT alone can bind only before this one.
         bind_group: Bind to the group that `address` names, so that nothing else is heard, unicast included.
         multicast_all: Whether to hear groups that other sockets of this host joined. By default, of groups only what
             this socket joined arrives, 224.0.0.1 included (IP_MULTICAST_ALL, Linux; ignored where the option doesn't

@@ -63,8 +63,8 @@ class PacketConn(DatagramConn[Datagram]):
         What the kernel handed over as one has one timestamp, and counts once among the drops.
 
         Setting `False` leaves UDP_GRO on in the kernel, because datagrams already coalesced in the queue could not be
-        split without it. While a BPF program is attached it has no effect: the kernel would run the program once for
-        all that it coalesced.
+        split without it. While a BPF program is attached through this connection it has no effect: the kernel would run
+        the program once for all that it coalesced.
 
         Raises:
             OSError: ENOPROTOOPT: not a UDP socket.
@@ -115,7 +115,7 @@ class PacketConn(DatagramConn[Datagram]):
             per_call = size * offload.segments_per_call(size)
             segmented = request + offload.segment_request(size)
             try:
-                await self._send_all(_cut(octets, per_call, name, segmented))
+                await self._send_all(_cut(octets, per_call, name, segmented, _CALLS_AT_ONCE))
             except OSError as error:
                 sent = getattr(error, "sent", 0) * (per_call // size)
                 if error.errno not in offload.REFUSALS:
@@ -131,12 +131,15 @@ class PacketConn(DatagramConn[Datagram]):
         super()._attach(program)
         if self._coalesced:
             # The kernel would judge several datagrams by the first. What is coalesced already can't be split once
-            # UDP_GRO is off, so it is read before; meanwhile nothing may come.
+            # UDP_GRO is off, so it is read before; meanwhile nothing may come. Each program is detached before the next
+            # one is attached: option memory may have room for one.
+            super()._detach()
             super()._attach(_NOTHING)
             try:
                 self._read_queue()
                 self._set_coalescing(on=False)
             finally:
+                super()._detach()
                 super()._attach(program)
 
     def _detach(self) -> None:
@@ -266,15 +269,20 @@ class PacketConn(DatagramConn[Datagram]):
         return [value.payload for value in values], [self._names[value.peer] for value in values], requests
 
 
-def _cut(octets: bytes, size: int, name: bytes, request: bytes) -> Iterator[Columns]:
-    """Cut octets into datagrams of `size`, the last one shorter if need be, in portions; of nothing, one empty one."""
-    portion = size * batch.MAX_BATCH
+def _cut(octets: bytes, size: int, name: bytes, request: bytes, most: int = batch.MAX_BATCH) -> Iterator[Columns]:
+    """Cut octets into datagrams of `size`, the last one shorter if need be, in portions of `most`.
+
+    Of nothing, one empty datagram is made.
+    """
+    portion = size * most
     for start in range(0, len(octets) or 1, portion):
         here = range(start, min(start + portion, len(octets)) or 1, size)
         payloads = [octets[at : min(at + size, len(octets))] for at in here]
         yield payloads, [name] * len(payloads), [request] * len(payloads)
 
 
+_CALLS_AT_ONCE: Final = 32
+"""How many trains of segments, each up to 64 KiB, to send before other tasks run."""
 _AT_ONCE: Final = 64
 """How many of what the kernel coalesced to read in one call, each up to 64 KiB."""
 _NOTHING: Final = (RawInstruction(0x06, 0, 0, 0),)

@@ -17,6 +17,7 @@ from trio_ipv4._errors import ADVICE
 from trio_ipv4._kernel import interfaces, options
 from trio_ipv4._kernel.errors import refusal
 from trio_ipv4._kernel.sockets import SOCK_RAW
+from trio_ipv4._values.control import EMPTY
 from trio_ipv4._values.fields import LIMITED_BROADCAST, UNSPECIFIED
 from trio_ipv4._values.interface import InterfaceFlags
 
@@ -57,18 +58,18 @@ class Attempt:
         self.destination: Final = ipaddress.IPv4Address(address)
         self.length: Final = len(payload)
         self._payload: Final = payload
-        self._socket: Final = socket
+        self.socket: Final = socket
         self._request: Final = request
         self._multicast_interface: Final = multicast_interface
 
     @functools.cached_property
     def protocol(self) -> int:
         """The protocol of a datagram socket: UDP, or ICMP (icmp(7)); 0 for raw IP."""
-        return 0 if self._socket.type == SOCK_RAW else self._option("SO_PROTOCOL", IPPROTO_UDP)
+        return 0 if self.socket.type == SOCK_RAW else self._option("SO_PROTOCOL", IPPROTO_UDP)
 
     @functools.cached_property
     def has_header(self) -> bool:
-        return self._socket.type == SOCK_RAW and bool(self._option("IP_HDRINCL", 0))
+        return self.socket.type == SOCK_RAW and bool(self._option("IP_HDRINCL", 0))
 
     @functools.cached_property
     def interface(self) -> int | None:
@@ -89,7 +90,13 @@ class Attempt:
             return self._request.local
         if self._request.ifindex is not None:
             return UNSPECIFIED  # With an interface alone, Linux forgets the address that the socket is bound to.
-        return ipaddress.IPv4Address(self._socket.getsockname()[0])
+        bound = ipaddress.IPv4Address(self.socket.getsockname()[0])
+        # Bound to a group or to broadcast, a socket sends from an address of the interface (net/ipv4/af_inet.c).
+        return UNSPECIFIED if bound.is_multicast or bound == LIMITED_BROADCAST else bound
+
+    @property
+    def has_request(self) -> bool:
+        return self._request != EMPTY
 
     @functools.cached_property
     def may_be_earlier(self) -> bool:
@@ -99,7 +106,7 @@ class Attempt:
     @functools.cached_property
     def is_connected(self) -> bool:
         with contextlib.suppress(OSError):
-            self._socket.getpeername()
+            self.socket.getpeername()
             return True
         return False
 
@@ -113,7 +120,7 @@ class Attempt:
         if self.source == UNSPECIFIED or self.source.is_loopback or self.source.is_multicast:
             return True
         try:
-            return self.source in interfaces.own_addresses(self._socket)
+            return self.source in interfaces.own_addresses(self.socket)
         except (OSError, NotImplementedError):
             return True
 
@@ -128,18 +135,18 @@ class Attempt:
     @property
     def where(self) -> str:
         """The interface that was named, for a message."""
-        return "" if self.interface is None else interfaces.describe(self._socket, self.interface)
+        return "" if self.interface is None else interfaces.describe(self.socket, self.interface)
 
     def _flag(self, flag: InterfaceFlags) -> bool | None:
         assert self.interface is not None
-        flags = interfaces.flags_of(self._socket, self.interface)
+        flags = interfaces.flags_of(self.socket, self.interface)
         return None if flags is None else flag in flags
 
     def _option(self, name: str, default: int) -> int:
         """Read an option; a kernel that doesn't have it must not hide why sending failed."""
         if options.has_option(name):
             with contextlib.suppress(OSError):
-                return options.get_integer(self._socket, name)
+                return options.get_integer(self.socket, name)
         return default
 
 
@@ -174,7 +181,7 @@ _SENDING: Final = (
     ),
     Cause(errno.EINVAL, "the IP header is not one that the kernel takes (raw(7))", lambda a: a.has_header),
     Cause(errno.EINVAL, "the route to {a.destination} is of type blackhole ('ip route get {a.destination}' shows it)"),
-    Cause(errno.EINVAL, "this socket does not obey a field of the control message"),
+    Cause(errno.EINVAL, "this socket does not obey a field of the control message", lambda a: a.has_request),
     Cause(
         errno.EACCES,
         "{a.destination} is the broadcast address: set SO_BROADCAST on conn.socket, as open_udp does",
@@ -193,13 +200,11 @@ _SENDING: Final = (
         errno.ENETUNREACH,
         "the source is not an address of this host: {a.source}; interfaces() lists them",
         lambda a: not a.has_own_source,
-        is_sure=True,
     ),
     Cause(
         errno.ENETUNREACH,
-        "no host can have the address {a.destination}",
+        "hosts have no addresses such as {a.destination} (RFC 6890)",
         lambda a: a.destination != LIMITED_BROADCAST and any(a.destination in net for net in _RESERVED),
-        is_sure=True,
     ),
     Cause(
         errno.ENETUNREACH,
@@ -238,6 +243,12 @@ _SENDING: Final = (
         errno.ENOBUFS,
         "the send buffer has no room for the fragments: SO_SNDBUF is {a.send_buffer:,}; raise it on conn.socket, up to "
         "sysctl net.core.wmem_max",
+        lambda a: 4 * a.length > a.send_buffer,  # The kernel counts what it needs around the octets, too.
+    ),
+    Cause(
+        errno.ENOBUFS,
+        "the control message found no room in the socket's option memory: {{net.core.optmem_max}}",
+        lambda a: a.has_request,
     ),
     # Without IP_RECVERR the kernel keeps this one to itself (net/ipv4/udp.c: udp_send_skb).
     Cause(errno.ENOBUFS, "the interface's queue is full: send more slowly", lambda a: a.may_be_earlier),
@@ -267,4 +278,4 @@ def explain_sending(error: OSError, what: str, attempt: Attempt) -> OSError:
     if number in _MAYBE_EARLIER and attempt.may_be_earlier and not any(cause.is_sure for cause in found):
         told.append("an earlier datagram, maybe to another peer, came back with an ICMP error")
     to = f"{attempt.destination}, port {attempt.port}"
-    return refusal(number, "send", f"send {what} to {to}", advice="; or ".join(told) or None)
+    return refusal(number, "send", f"send {what} to {to}", attempt.socket, advice="; or ".join(told) or None)

@@ -7,6 +7,7 @@ kernel queues the message of that before it lets anybody join there anew. So an 
 from __future__ import annotations
 
 import contextlib
+import os
 from typing import TYPE_CHECKING, Final, final
 
 from trio_ipv4._errors import ParseError, UnsupportedError
@@ -29,9 +30,12 @@ class Deletions:
 
     def __init__(self) -> None:
         self._netlink: Final = open_netlink(RTMGRP_LINK)
+        self._process: Final = os.getpid()
 
     def any(self) -> bool:
         """Tell whether memberships may have died since the last call, or since the beginning."""
+        if os.getpid() != self._process:
+            return True  # After a fork the queue is the parent's: to read it would take what the parent needs.
         found = False
         for _ in range(_MOST):
             try:

@@ -52,6 +52,6 @@ def _quote_sysctls(advice: str, socket: SocketLike | None) -> str:
 def read_sysctl(name: str) -> str | None:
     """Return a sysctl of this thread's network namespace, as text; `None` if it can't be read."""
     try:
-        return Path("/proc/sys", *name.split(".")).read_text(encoding="ascii").strip()
+        return Path("/proc/sys", *name.split(".")).read_text(encoding="ascii").strip().replace("\t", " to ")
     except OSError:
         return None

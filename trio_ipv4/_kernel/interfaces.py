@@ -330,6 +330,8 @@ def _name_advice(name: str) -> str | None:
     if name.isdecimal():
         return f"a string is a name: for the interface with this index, pass the integer {name}"
     with contextlib.suppress(ValueError):
+        if not int(ipaddress.IPv4Address(name)):
+            return "a string is a name: None lets the kernel choose the interface"
         if ipaddress.IPv4Address(name).is_multicast:
             return "this is a group: the interface comes first, then the group"
         return f"a string is a name: for the interface that has this address, pass IPv4Address({name!r})"

@@ -421,3 +421,64 @@ def test_a_child_does_not_hide_from_its_parent_that_a_link_was_deleted() -> None
         [sys.executable, "-W", "error", "-c", AFTER_A_FORK], capture_output=True, text=True, check=False
     )
     assert (done.stdout, done.returncode) == ("[1]\n", 0), done.stderr
+
+
+CLOSED_BY_A_CHILD = """
+import os
+import trio
+import trio.testing
+from trio_ipv4 import open_udp
+from trio_ipv4.testing import igmp_groups
+
+def users():
+    return [users for (index, group), users in igmp_groups().items() if str(group) == "239.1.2.3"]
+
+def wait_for(child):
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+def child_closes(conn):
+    descriptor = conn.socket.fileno()
+    child = os.fork()
+    if child == 0:
+        conn.close()
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os._exit(0)
+        os._exit(1)
+    wait_for(child)
+
+async def main():
+    async with open_udp("0.0.0.0", 5000) as conn, open_udp() as sending, trio.open_nursery() as nursery:
+        sending.multicast_interface = "lo"
+        heard, at_all = trio.open_memory_channel(10)
+
+        async def hear():
+            async for datagram in conn:
+                heard.send_nowait(datagram.payload)
+
+        async with conn.joined("lo", "239.1.2.3") as membership:
+            child_closes(conn)
+            nursery.start_soon(hear)
+            await trio.testing.wait_all_tasks_blocked()
+            await trio.to_thread.run_sync(child_closes, conn)  # While a task waits.
+            child = os.fork()
+            if child == 0:
+                conn._ledger.release(membership, membership.interface, membership.group)  # As at the end of its block.
+                os._exit(0)
+            wait_for(child)
+            print(users())
+            await sending.send_to(b"still here", ("239.1.2.3", 5000))
+            with trio.fail_after(20):
+                print(await at_all.receive())
+        print(users())
+        nursery.cancel_scope.cancel()
+
+trio.run(main)
+"""
+
+
+def test_a_child_that_closes_its_copy_takes_nothing_from_its_parent() -> None:
+    script = [sys.executable, "-c", CLOSED_BY_A_CHILD]
+    done = subprocess.run(script, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.stdout, done.returncode) == ("[1]\nb'still here'\n[]\n", 0), done.stderr

@@ -104,7 +104,7 @@ class Conn:
 
     def __setattr__(self, name: str, value: object) -> None:
         # An attribute that is misspelled must not be set in silence. Subclasses may have more than this module knows.
-        if name[0] != "_" and not hasattr(type(self), name) and type(self).__module__.startswith("trio_ipv4."):
+        if name[:1] != "_" and not hasattr(type(self), name) and type(self).__module__.startswith("trio_ipv4."):
             known = [each for each in dir(type(self)) if not each.startswith("_")]
             closest = difflib.get_close_matches(name, known, 1)
             hint = f"; did you mean {closest[0]!r}?" if closest else ""

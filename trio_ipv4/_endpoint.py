@@ -63,10 +63,13 @@ class OwnedSocket:
         self._receiving: Final = _Turn()
         self._sending: Final = _Turn()
         self._token: trio.lowlevel.TrioToken | None = None
+        self._process: Final = sockets.this_process()
 
     def close(self) -> None:
         """Close the socket and wake everybody who waits on it. From any thread, also when no run is going on."""
-        user = self._token if self._receiving.is_taken or self._sending.is_taken else None
+        in_use = self._receiving.is_taken or self._sending.is_taken
+        # In a forked child no run goes on that the socket was used in.
+        user = self._token if in_use and self._process == sockets.this_process() else None
         here = _this_run()
         if here is not None and user in (None, here):
             self.socket.close()

@@ -29,7 +29,7 @@ import trio
 
 from trio_ipv4._endpoint import require_trio
 from trio_ipv4._errors import DeafMembershipWarning, MembershipWarning, SourceSpecificRangeWarning
-from trio_ipv4._kernel import groups, interfaces
+from trio_ipv4._kernel import groups, interfaces, sockets
 from trio_ipv4._kernel.deletions import Deletions, watch_deletions
 from trio_ipv4._kernel.errors import refusal
 from trio_ipv4._values.delta import IllegalStep
@@ -165,6 +165,7 @@ class Ledger:
 
     def __init__(self, socket: trio.socket.SocketType) -> None:
         self._socket: Final = socket
+        self._process: Final = sockets.this_process()
         self._holds: Final[dict[Key, dict[object, SourceFilter]]] = {}
         self._kernel: Final[dict[Key, SourceFilter]] = {}
         # Where the explicit operations joined when the routes were to choose: a later leave must not ask them again,
@@ -223,7 +224,7 @@ class Ledger:
 
     def release(self, hold: object, index: int, group: IPv4Address) -> None:
         """Take a hold away at the end of its scope. Only the refusal of a leave is an error; see `_keep_wider`."""
-        if not self._is_open():
+        if not self._is_open() or self._is_inherited():
             return
         key = index, group
         holds = dict(self._holds[key])
@@ -319,7 +320,7 @@ class Ledger:
 
     def close(self) -> None:
         """Leave everything. What the kernel refuses goes with the socket, which is closed next."""
-        if self._is_open():
+        if self._is_open() and not self._is_inherited():
             for index, group in list(self._kernel):
                 try:
                     groups.leave_group(self._socket, index, group)
@@ -490,6 +491,10 @@ class Ledger:
 
     def _where(self, key: Key) -> str:
         return interfaces.describe(self._socket, key[0])
+
+    def _is_inherited(self) -> bool:
+        """Tell whether this is a forked child. It shares the socket: leaving would make its parent deaf."""
+        return self._process != sockets.this_process()
 
     def _is_open(self) -> bool:
         return self._socket.fileno() >= 0

@@ -76,7 +76,8 @@ class MulticastConn(Conn):
         """Leave every membership, then close the socket. Tasks that wait on it wake with `trio.ClosedResourceError`.
 
         Leaving comes first so that a descriptor that was duplicated, or inherited by a child, keeps none of what was
-        joined through this connection. Not a checkpoint. It works from any thread, and where trio does not run.
+        joined through this connection. A forked child that closes leaves nothing: it would take it from its parent.
+        Not a checkpoint. It works from any thread, and where trio does not run.
         """
         if not self._closed:
             self._closed = True

@@ -224,8 +224,17 @@ def _dump(socket: stdlib_socket.socket, request: bytes, answers: list[bytes]) ->
 
 def _explain_netlink(error: OSError, attempt: str) -> OSError:
     """Say what rtnetlink is needed for, where it is missing."""
-    missing = error.errno in (errno.EPERM, errno.EACCES, errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT, errno.EOPNOTSUPP)
+    missing = error.errno in _NO_NETLINK
     return explain(error, "netlink", attempt, advice=ADVICE["netlink", errno.EPERM] if missing else None)
+
+
+_NO_NETLINK: Final = frozenset(
+    {
+        *(errno.EPERM, errno.EACCES, errno.ENOSYS, errno.EINVAL),
+        *(errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT, errno.EOPNOTSUPP),
+    }
+)
+"""What sandboxes, and kernels without it, say of rtnetlink."""
 
 
 def resolve(socket: SocketLike, interface: InterfaceLike) -> int | None:

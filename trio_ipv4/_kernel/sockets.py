@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import select
 import socket as stdlib_socket
 from typing import TYPE_CHECKING, Final, TypeAlias
@@ -102,6 +103,11 @@ def _bind_shared(socket: stdlib_socket.socket, endpoint: tuple[str, int]) -> Non
             raise
         options.set_integer(socket, "SO_REUSEPORT", 1)
         socket.bind(endpoint)
+
+
+def this_process() -> int:
+    """Return the number of this process: a forked child has another one than what it inherited."""
+    return os.getpid()
 
 
 def close_descriptor(descriptor: int) -> None:

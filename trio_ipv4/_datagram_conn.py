@@ -68,8 +68,8 @@ class DatagramConn(MulticastConn, trio.abc.Channel[ValueT], Generic[ValueT]):
     async def receive(self, max_bytes: int = MAX_BYTES) -> ValueT:
         """Receive one datagram. A checkpoint; cancelled, it has taken nothing.
 
-        What waits in the socket's error queue (IP_RECVERR, transmit timestamps) is thrown away where that alone wakes
-        the task, which could never sleep otherwise.
+        What waits in the socket's error queue (IP_RECVERR, transmit timestamps) is discarded when nothing else is there
+        to receive. Otherwise the task would wake for ever.
 
         Args:
             max_bytes: The longest payload to return, 1 to 65535 octets; of a longer one the rest is lost, and

@@ -50,7 +50,8 @@ class Datagram:
 
         The answer to multicast or broadcast leaves on the interface on which the question came, from the address that
         the kernel chooses there. The answer to unicast goes where the routes lead, which may be another interface: so
-        replies also pass where routes are asymmetric. To a link-local address there is only one way, back.
+        replies also pass where routes are asymmetric. A reply to a link-local sender leaves on the interface
+        on which it was heard.
 
         Raises:
             ValueError: The datagram was received without `ControlFlags.DST` and `INTERFACE`, so that nobody knows which

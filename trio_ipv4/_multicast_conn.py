@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import ipaddress
 import warnings
 from typing import TYPE_CHECKING, Final, Self, overload
@@ -452,7 +451,7 @@ def _is_on(socket: trio.socket.SocketType, name: str) -> bool:
     try:
         return bool(options.get_integer(socket, name))
     except OSError as error:
-        if error.errno not in (errno.ENOPROTOOPT, errno.EOPNOTSUPP):
+        if error.errno not in options.LACKING:
             raise
         return False  # Some sandboxes lack what the platform has.
 

@@ -144,10 +144,8 @@ class Attempt:
 
     def _option(self, name: str, default: int) -> int:
         """Read an option; a kernel that doesn't have it must not hide why sending failed."""
-        if options.has_option(name):
-            with contextlib.suppress(OSError):
-                return options.get_integer(self.socket, name)
-        return default
+        value = options.find_integer(self.socket, name)
+        return default if value is None else value
 
 
 class Cause(NamedTuple):

@@ -85,7 +85,7 @@ def get_filter(socket: SocketLike, index: int, group: IPv4Address) -> SourceFilt
         try:
             answer = libc.getsockopt(socket.fileno(), option.level, option.name, bytes(request))
         except OSError as error:
-            if error.errno in _NO_MEMBER or error.errno in _NO_OPTION:
+            if error.errno in _NO_MEMBER or error.errno in options.LACKING:
                 return None
             raise explain(error, "join", f"read the filter of {group} on {_where(socket, index)}", socket) from None
         mode, total, sources = structs.parse_group_filter(platform, answer)
@@ -171,8 +171,6 @@ def read_table(socket: SocketLike) -> InterfaceGroups | None:
 
 # A dead index answers for a membership that it had; an index that never was gives ENODEV on newer kernels.
 _NO_MEMBER: Final = (errno.EADDRNOTAVAIL, errno.ENODEV)
-_NO_OPTION: Final = (errno.ENOPROTOOPT, errno.EOPNOTSUPP)
-"""What a sandbox says that lacks the option; then nobody can tell."""
 
 
 def _set(socket: SocketLike, name: str, value: bytes, topic: str, attempt: str, index: int) -> None:

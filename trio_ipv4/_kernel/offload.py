@@ -36,12 +36,7 @@ REFUSALS: Final = frozenset(
 
 def is_on(socket: SocketLike) -> bool:
     """Tell whether UDP_GRO is on; `False` if the socket does not support it."""
-    if not options.has_option("UDP_GRO"):
-        return False
-    try:
-        return bool(options.get_integer(socket, "UDP_GRO"))
-    except OSError:
-        return False
+    return bool(options.find_integer(socket, "UDP_GRO"))
 
 
 def can_segment(socket: SocketLike) -> bool:
@@ -49,13 +44,7 @@ def can_segment(socket: SocketLike) -> bool:
 
     On an ICMP datagram socket (icmp(7)) it takes the request and ignores it; only there the option can't be read.
     """
-    if not options.has_option("UDP_SEGMENT"):
-        return False
-    try:
-        options.get_integer(socket, "UDP_SEGMENT")
-    except OSError:
-        return False
-    return True
+    return options.find_integer(socket, "UDP_SEGMENT") is not None
 
 
 def segments_per_call(size: int) -> int:

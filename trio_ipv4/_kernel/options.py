@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from typing import TYPE_CHECKING, Final
 
 from trio_ipv4._abi import structs
@@ -13,15 +14,17 @@ if TYPE_CHECKING:
     from trio_ipv4._kernel.socket_like import SocketLike
 
 
+LACKING: Final = (errno.ENOPROTOOPT, errno.EOPNOTSUPP)
+"""What a kernel, or a sandbox, says that lacks an option."""
+_DROPS: Final = 8
+"""SK_MEMINFO_DROPS, linux/sock_diag.h."""
+
+
 def set_buffer_size(socket: SocketLike, name: str, size: int) -> int:
     """Set the size of a buffer in octets, and return what the kernel granted of it."""
     set_integer(socket, name, size)
     got = get_integer(socket, name)
     return got // 2 if this_platform().option(name).layout is Layout.DOUBLED else got
-
-
-_DROPS: Final = 8
-"""SK_MEMINFO_DROPS, linux/sock_diag.h."""
 
 
 def set_integer(socket: SocketLike, name: str, value: int) -> None:
@@ -45,6 +48,16 @@ def get_integer(socket: SocketLike, name: str) -> int:
         return socket.getsockopt(option.level, option.name)
     except OSError as error:
         raise explain(error, "option", f"get {name}", socket) from None
+
+
+def find_integer(socket: SocketLike, name: str) -> int | None:
+    """Get an integer option; `None` if this platform or this socket does not have it."""
+    if not has_option(name):
+        return None
+    try:
+        return get_integer(socket, name)
+    except OSError:
+        return None
 
 
 def set_bytes(socket: SocketLike, name: str, value: bytes) -> None:

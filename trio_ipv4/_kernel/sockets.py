@@ -67,7 +67,7 @@ def _set(socket: stdlib_socket.socket, name: str, value: int) -> None:
         options.set_integer(socket, name, value)
     except OSError as error:
         # Some sandboxes (gVisor) lack this one. Then more is heard than was joined, as on platforms without it.
-        if name != "IP_MULTICAST_ALL" or error.errno not in (errno.ENOPROTOOPT, errno.EOPNOTSUPP):
+        if name != "IP_MULTICAST_ALL" or error.errno not in options.LACKING:
             raise
 
 

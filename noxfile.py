@@ -81,7 +81,7 @@ def mutation(session: nox.Session) -> None:
     """Change the code a little, and see whether a test notices: a quick module, or `nox -s mutation -- all`."""
     install(session, "mutation", "-e", ".")
     modules = session.posargs or ("_values/source_filter.py",)
-    session.run(*private_network(), "python", "tests/mutation/run.py", *modules)
+    session.run(*private_network(), "python", "tools/mutation/run.py", *modules)
 
 
 @nox.session
@@ -134,7 +134,8 @@ def sanitize(session: nox.Session) -> None:
         "ASAN_OPTIONS": "detect_leaks=0",  # Python itself keeps much until the end.
         "PYTHONMALLOC": "malloc",  # Python's own allocator would hide what is behind an object's end.
     }
-    modules = ("kernel", "test_receive_send.py", "test_offload.py", "test_endpoint.py", "test_packet_conn.py")
+    conn = ("receive_send", "offload", "turns", "packet_conn")
+    modules = ("kernel", *(f"conn/test_{name}.py" for name in conn))
     # Not `python -m pytest`, which would import the checkout.
     run_tests(session, "pytest", *(f"tests/{module}" for module in modules), env=env)
 
@@ -143,21 +144,21 @@ def sanitize(session: nox.Session) -> None:
 def benchmark(session: nox.Session) -> None:
     """Measure against C, Go and other libraries, in a private network. It takes minutes."""
     install(session, "benchmark", "-e", ".")
-    session.run(*private_network(), "python", "tests/benchmarks/run.py", *session.posargs)
+    session.run(*private_network(), "python", "tools/benchmarks/run.py", *session.posargs)
 
 
 @nox.session(default=False)
 def fuzz(session: nox.Session) -> None:
     """Hunt for bytes that a parser can't take: `nox -s fuzz -- --seconds 600`, with the name of a target for one."""
     install(session, "test", "-e", ".")
-    session.run("python", "tests/fuzz/run.py", *(session.posargs or ("--seconds", "60")))
+    session.run("python", "tools/fuzz/run.py", *(session.posargs or ("--seconds", "60")))
 
 
 @nox.session(default=False)
 def soak(session: nox.Session) -> None:
     """Join, leave, flood, flap and cancel for an hour, or for `nox -s soak -- --minutes 5`."""
     install(session, "test", "-e", ".")
-    session.run(*private_network(), "python", "tests/soak.py", *(session.posargs or ("--minutes", "60")))
+    session.run(*private_network(), "python", "tools/soak.py", *(session.posargs or ("--minutes", "60")))
 
 
 def install(session: nox.Session, group: str, *arguments: str) -> None:

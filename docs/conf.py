@@ -34,9 +34,9 @@ nitpick_ignore_regex = [(r"py:.*", r"(?!trio_ipv4\b).*")]
 
 # The library's own types that a signature names and that a user never does: by what they can do.
 SPELLINGS = {
-    r"~?trio_ipv4\._datagram_conn\.Batches\[.*?\]": "~collections.abc.AsyncIterator[~collections.abc.Sequence[VALUE]]",
-    r"~?(trio_ipv4\._datagram_conn\.)?\bValueT\b": "VALUE",
-    r"~?trio_ipv4\._interfaces\.InterfaceWatch": "~contextlib.AbstractAsyncContextManager"
+    r"~?trio_ipv4\._conn\.traffic\.Batches\[.*?\]": "~collections.abc.AsyncIterator[~collections.abc.Sequence[VALUE]]",
+    r"~?(trio_ipv4\._conn\.traffic\.)?\bValueT\b": "VALUE",
+    r"~?trio_ipv4\._watch\.InterfaceWatch": "~contextlib.AbstractAsyncContextManager"
     "[~collections.abc.AsyncIterator[~trio_ipv4.InterfaceChange]]",
     r"\bMulticastConn\b": "PacketConn | RawConn",
     r"\bPredicate\b": "Callable[[Interface], bool]",

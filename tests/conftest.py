@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parent
 LOOK_AGAIN = 0.002
 """Seconds between two looks at a condition, so as not to starve whom we wait for."""
-PURE = {"values", "abi", "typing"}
+PURE = {"abi", "codec", "typing", "values"}
 """The rooms whose tests ask the kernel for nothing, and run everywhere."""
 
 

@@ -2,21 +2,24 @@
 
 # The layers, from the top; each may import only what is below it (import-linter holds this):
 #
-#   __main__, _cli, testing             the command line; the network lab: they import this door, like any stranger
-#   _serve                              serve_group, follow_group: tasks in the caller's nursery
-#   _open, _interfaces                  ways in: open_udp, open_ip, open_raw; interfaces as they come and go
-#   _packet_conn, _raw_conn             what is sent and received: payloads, or headers and payloads
-#   _datagram_conn                      send and receive, singly and in batches
-#   _multicast_conn                     multicast options and memberships
-#   _membership, _conn                  the ledger of memberships and their scopes; unicast options
-#   _endpoint                           one trio socket: try, then wait; turns between tasks; closing
-#   _kernel                             the one room that talks to the kernel; a part of it in C, where compiled
-#   _values                             immutable values that parse and marshal bytes
-#   _abi                                how one platform's kernel spells things
-#   _errors                             the error family and the advice
+#   __main__, _cli, testing   the command line; the network lab: they import this door, like any stranger
+#   _serve                    serve_group, follow_group: tasks in the caller's nursery
+#   _watch                    interfaces as they come and go
+#   _conn                     connections: turns, options, memberships, traffic, and the ways in
+#   _kernel                   the one room that talks to the kernel; a part of it in C, where compiled
+#   _codec                    pure, and not public: rtnetlink, the steps of the explicit operations
+#   _values                   immutable values that parse and marshal bytes
+#   _abi                      how one platform's kernel spells things
+#   _errors                   the error family and the advice
 
-from trio_ipv4._conn import Conn as Conn
-from trio_ipv4._datagram_conn import Batches as Batches
+from trio_ipv4._conn.ledger import Membership as Membership
+from trio_ipv4._conn.open import open_ip as open_ip
+from trio_ipv4._conn.open import open_raw as open_raw
+from trio_ipv4._conn.open import open_udp as open_udp
+from trio_ipv4._conn.options import Conn as Conn
+from trio_ipv4._conn.packet import PacketConn as PacketConn
+from trio_ipv4._conn.raw import RawConn as RawConn
+from trio_ipv4._conn.traffic import Batches as Batches
 from trio_ipv4._errors import CappedBufferWarning as CappedBufferWarning
 from trio_ipv4._errors import DeafMembershipWarning as DeafMembershipWarning
 from trio_ipv4._errors import MembershipWarning as MembershipWarning
@@ -24,17 +27,9 @@ from trio_ipv4._errors import ParseError as ParseError
 from trio_ipv4._errors import PartialSendError as PartialSendError
 from trio_ipv4._errors import SourceSpecificRangeWarning as SourceSpecificRangeWarning
 from trio_ipv4._errors import UnsupportedError as UnsupportedError
-from trio_ipv4._interfaces import InterfaceWatch as InterfaceWatch
-from trio_ipv4._interfaces import watch_interfaces as watch_interfaces
-from trio_ipv4._kernel.interfaces import interface_by_index as interface_by_index
-from trio_ipv4._kernel.interfaces import interface_by_name as interface_by_name
-from trio_ipv4._kernel.interfaces import interfaces as interfaces
-from trio_ipv4._membership import Membership as Membership
-from trio_ipv4._open import open_ip as open_ip
-from trio_ipv4._open import open_raw as open_raw
-from trio_ipv4._open import open_udp as open_udp
-from trio_ipv4._packet_conn import PacketConn as PacketConn
-from trio_ipv4._raw_conn import RawConn as RawConn
+from trio_ipv4._kernel.lookup import interface_by_index as interface_by_index
+from trio_ipv4._kernel.lookup import interface_by_name as interface_by_name
+from trio_ipv4._kernel.lookup import interfaces as interfaces
 from trio_ipv4._serve import InterfaceHandler as InterfaceHandler
 from trio_ipv4._serve import InterfacePredicate as InterfacePredicate
 from trio_ipv4._serve import follow_group as follow_group
@@ -61,6 +56,8 @@ from trio_ipv4._values.interface import InterfaceFlags as InterfaceFlags
 from trio_ipv4._values.interface import InterfaceLike as InterfaceLike
 from trio_ipv4._values.source_filter import FilterMode as FilterMode
 from trio_ipv4._values.source_filter import SourceFilter as SourceFilter
+from trio_ipv4._watch import InterfaceWatch as InterfaceWatch
+from trio_ipv4._watch import watch_interfaces as watch_interfaces
 
 __all__ = [
     "AddressLike",

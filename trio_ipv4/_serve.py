@@ -15,23 +15,23 @@ from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn, TypeAlias, final
 
 import trio
 
-from trio_ipv4 import _open
-from trio_ipv4._endpoint import require_trio
-from trio_ipv4._interfaces import Feed
+from trio_ipv4._conn import open as _open
+from trio_ipv4._conn.multicast import MulticastConn
+from trio_ipv4._conn.turns import require_trio
 from trio_ipv4._kernel import groups, namespaces, sockets
-from trio_ipv4._multicast_conn import MulticastConn
 from trio_ipv4._values.control import ControlFlags
 from trio_ipv4._values.fields import UNSPECIFIED, to_group, to_integer
 from trio_ipv4._values.interface import IPV4_MIN_MTU, InterfaceChangeKind
 from trio_ipv4._values.source_filter import SourceFilter, to_sources
+from trio_ipv4._watch import Feed
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
     from ipaddress import IPv4Address
 
-    from trio_ipv4._membership import Membership
-    from trio_ipv4._packet_conn import PacketConn
-    from trio_ipv4._raw_conn import RawConn
+    from trio_ipv4._conn.ledger import Membership
+    from trio_ipv4._conn.packet import PacketConn
+    from trio_ipv4._conn.raw import RawConn
     from trio_ipv4._values.fields import AddressLike
     from trio_ipv4._values.interface import Interface, InterfaceChange
 

@@ -6,10 +6,10 @@ from ipaddress import IPv4Address
 from typing import TYPE_CHECKING
 
 from trio_ipv4 import HeaderFlags
-from trio_ipv4 import _raw_conn as raw_conn
 from trio_ipv4._abi import structs
 from trio_ipv4._abi.darwin import DARWIN
 from trio_ipv4._abi.platform import Layout
+from trio_ipv4._conn import raw as raw_conn
 
 if TYPE_CHECKING:
     import pytest

@@ -22,7 +22,7 @@ import trio
 from support.filters import kernel_filter, spell
 from support.links import ip
 from trio_ipv4 import PacketConn, RawConn, SourceFilter, open_udp
-from trio_ipv4._kernel import batch, groups, interfaces, libc
+from trio_ipv4._kernel import batch, groups, libc, lookup
 from trio_ipv4.testing import igmp_groups
 
 if TYPE_CHECKING:
@@ -190,7 +190,7 @@ class Refusals:
         self._wrap(monkeypatch, socket.socket, "setsockopt", self._kind_of_option)
         self._wrap(monkeypatch, socket.socket, "__init__", self._kind_of_socket)
         self._wrap(monkeypatch, socket, "if_nameindex")
-        self._wrap(monkeypatch, interfaces, "ioctl", self._kind_of_ioctl)
+        self._wrap(monkeypatch, lookup, "ioctl", self._kind_of_ioctl)
         monkeypatch.setattr(groups, "open", builtins.open, raising=False)
         self._wrap(monkeypatch, groups, "open")
         receive, send = libc.mmsg_calls()
@@ -258,7 +258,7 @@ class Refusals:
 
     @staticmethod
     def _kind_of_ioctl(_: int, request: int, *_value: Any) -> str:
-        return "SIOCGIFCONF" if request == interfaces.SIOCGIFCONF else "ioctl"
+        return "SIOCGIFCONF" if request == lookup.SIOCGIFCONF else "ioctl"
 
     @staticmethod
     def _kind_of_socket(_: socket.socket, *_arguments: Any, fileno: int | None = None) -> str | None:

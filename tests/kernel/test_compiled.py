@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from trio_ipv4 import ControlMessage, Datagram
+from trio_ipv4._conn.packet import _KIND
 from trio_ipv4._kernel import batch
-from trio_ipv4._packet_conn import _KIND
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple, final
 
 from trio_ipv4._abi import structs
 from trio_ipv4._errors import ADVICE
-from trio_ipv4._kernel import interfaces, options
-from trio_ipv4._kernel.errors import refusal
+from trio_ipv4._kernel import lookup, options
+from trio_ipv4._kernel.explain import refusal
 from trio_ipv4._kernel.sockets import SOCK_RAW
 from trio_ipv4._values.control import EMPTY
 from trio_ipv4._values.fields import LIMITED_BROADCAST, UNSPECIFIED
@@ -120,7 +120,7 @@ class Attempt:
         if self.source == UNSPECIFIED or self.source.is_loopback or self.source.is_multicast:
             return True
         try:
-            return self.source in interfaces.own_addresses(self.socket)
+            return self.source in lookup.own_addresses(self.socket)
         except (OSError, NotImplementedError):
             return True
 
@@ -135,11 +135,11 @@ class Attempt:
     @property
     def where(self) -> str:
         """The interface that was named, for a message."""
-        return "" if self.interface is None else interfaces.describe(self.socket, self.interface)
+        return "" if self.interface is None else lookup.describe(self.socket, self.interface)
 
     def _flag(self, flag: InterfaceFlags) -> bool | None:
         assert self.interface is not None
-        flags = interfaces.flags_of(self.socket, self.interface)
+        flags = lookup.flags_of(self.socket, self.interface)
         return None if flags is None else flag in flags
 
     def _option(self, name: str, default: int) -> int:

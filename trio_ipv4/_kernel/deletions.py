@@ -10,15 +10,15 @@ import contextlib
 import os
 from typing import TYPE_CHECKING, Final, final
 
+from trio_ipv4._codec.rtnetlink import NewLink, Overrun, RemovedLink
 from trio_ipv4._errors import ParseError, UnsupportedError
 from trio_ipv4._kernel import namespaces
-from trio_ipv4._kernel.interfaces import RTMGRP_LINK, open_netlink, receive_messages
+from trio_ipv4._kernel.lookup import RTMGRP_LINK, open_netlink, receive_messages
 from trio_ipv4._values.interface import IPV4_MIN_MTU
-from trio_ipv4._values.rtnetlink import NewLink, Overrun, RemovedLink
 
 if TYPE_CHECKING:
+    from trio_ipv4._codec.rtnetlink import Message
     from trio_ipv4._kernel.socket_like import SocketLike
-    from trio_ipv4._values.rtnetlink import Message
 
 _MOST: Final = 1000
 """Messages to read at one look. With more of them, one of that kind is as good as certain."""

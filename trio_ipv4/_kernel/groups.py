@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 from trio_ipv4._abi import structs
 from trio_ipv4._abi.this import this_platform
-from trio_ipv4._kernel import interfaces, libc, namespaces, options
-from trio_ipv4._kernel.errors import explain
+from trio_ipv4._kernel import libc, lookup, namespaces, options
+from trio_ipv4._kernel.explain import explain
 from trio_ipv4._values.source_filter import EXCLUDE_NEVER, FilterMode, SourceFilter
 
 if TYPE_CHECKING:
@@ -190,4 +190,4 @@ def _to_filter(mode: int, sources: Sequence[bytes]) -> SourceFilter:
 
 
 def _where(socket: SocketLike, index: int) -> str:
-    return "the interface that the routes choose" if index == ROUTE else interfaces.describe(socket, index)
+    return "the interface that the routes choose" if index == ROUTE else lookup.describe(socket, index)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from trio_ipv4._abi import structs
 from trio_ipv4._abi.platform import Layout
 from trio_ipv4._abi.this import this_platform
-from trio_ipv4._kernel.errors import explain
+from trio_ipv4._kernel.explain import explain
 
 if TYPE_CHECKING:
     from trio_ipv4._kernel.socket_like import SocketLike

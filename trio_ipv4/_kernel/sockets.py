@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 from trio_ipv4._abi.this import this_platform
 from trio_ipv4._kernel import options
-from trio_ipv4._kernel.errors import explain, read_sysctl
+from trio_ipv4._kernel.explain import explain, read_sysctl
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

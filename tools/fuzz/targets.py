@@ -1,0 +1,109 @@
+"""What strangers' octets meet: one function for each parser. Any octets give a value or `ParseError`, nothing else.
+
+Each also holds what is parsed against what it was parsed from, where that can be written back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+from trio_ipv4 import ControlFlags, Header, ParseError, parse_bpf
+from trio_ipv4._abi import structs
+from trio_ipv4._abi.darwin import DARWIN
+from trio_ipv4._abi.linux import LINUX
+from trio_ipv4._abi.this import this_platform
+from trio_ipv4._codec.interface_table import InterfaceTable, difference
+from trio_ipv4._codec.rtnetlink import parse_messages
+from trio_ipv4._conn.traffic import Controls, header_length
+from trio_ipv4._kernel import groups, offload
+from trio_ipv4._values.bpf import marshal_program
+from trio_ipv4._values.control import parse_control
+from trio_ipv4._values.header import from_kernel_order, to_kernel_order
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+PLATFORMS = (LINUX, DARWIN)
+
+
+def control(data: bytes) -> None:
+    """Control messages of a received datagram."""
+    for platform in PLATFORMS:
+        with contextlib.suppress(ParseError):
+            value = parse_control(platform, data)
+            assert value.ttl is None or 0 <= value.ttl <= 255
+            assert value.tos is None or value.ecn == value.tos & 3
+            repr(value)
+
+
+def cached_control(data: bytes) -> None:
+    """The same on the receive path: with the sender's address behind, and segment sizes."""
+    with contextlib.suppress(ParseError):
+        assert Controls(ControlFlags(0))[data] == parse_control(this_platform(), data)
+    with contextlib.suppress(ParseError):
+        # The four octets of the sender are the kernel's, and always there.
+        Controls(~ControlFlags(0))[data + b"\x7f\0\0\1"]
+    with contextlib.suppress(ParseError):
+        assert 0 <= offload.segment_size(data) < 1 << (8 * max(len(data), 1))
+
+
+def header(data: bytes) -> None:
+    """An IP header, of a raw socket or inside an ICMP error."""
+    with contextlib.suppress(ParseError):
+        value = Header.parse(data)
+        assert value.marshal() == data[: value.header_len]
+        assert value.with_checksum().checksum_ok
+        str(value)
+
+
+def packet(data: bytes) -> None:
+    """A packet of a raw socket: where its payload begins, and the orders of octets that kernels use."""
+    with contextlib.suppress(ParseError):
+        assert 20 <= header_length(data) <= len(data)
+    for byte_order in ("little", "big"):
+        for excludes in (False, True):
+            with contextlib.suppress(ParseError):
+                wire = from_kernel_order(data, byte_order, length_excludes_header=excludes)
+                assert len(wire) == len(data)
+                if not excludes and len(data) >= 20:
+                    assert to_kernel_order(wire, byte_order) == data
+                Header.parse(wire)
+
+
+def rtnetlink(data: bytes) -> None:
+    """Messages about links and addresses, and the table that they add up to."""
+    for byte_order in ("little", "big"):
+        with contextlib.suppress(ParseError):
+            messages = parse_messages(data, byte_order)
+            assert len(messages) <= len(data) // 8  # At most two for a header of 16 octets.
+            table, followed = InterfaceTable(messages), InterfaceTable()
+            for message in messages:
+                followed.apply(message)
+            assert followed.interfaces == table.interfaces
+            assert not difference(table.interfaces, followed.interfaces)
+
+
+def bpf(data: bytes) -> None:
+    """The text of a BPF program."""
+    text = data.decode("utf-8", "surrogateescape")
+    with contextlib.suppress(ParseError):
+        program = parse_bpf(text)
+        assert len(marshal_program(program)) == 8 * len(program)
+        lines = [f"{each.op} {each.jt} {each.jf} {each.k}" for each in program]
+        assert parse_bpf("\n".join([str(len(program)), *lines])) == program
+
+
+def source_filters(data: bytes) -> None:
+    """What the kernel answers about a filter: struct group_filter and struct ip_msfilter."""
+    for platform in PLATFORMS:
+        for parse in (structs.parse_group_filter, structs.parse_ip_msfilter):
+            with contextlib.suppress(ParseError):
+                mode, total, sources = parse(platform, data)
+                assert len(sources) <= min(total, len(data) // 4)
+                assert len(groups._to_filter(mode, sources).sources) <= len(sources)
+
+
+TARGETS: dict[str, Callable[[bytes], None]] = {
+    each.__name__: each for each in (control, cached_control, header, packet, rtnetlink, bpf, source_filters)
+}

@@ -1,0 +1,1 @@
+"""Connections: one socket each, its options, its memberships, and what it sends and receives."""

@@ -1,0 +1,160 @@
+"""The ways in: open_udp, open_ip, open_raw. Synchronous, since binding to a numeric address can't block."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import trio
+
+from trio_ipv4._conn.multicast import control_settings
+from trio_ipv4._conn.packet import PacketConn
+from trio_ipv4._conn.raw import RawConn
+from trio_ipv4._kernel import options, sockets
+from trio_ipv4._values.control import ControlFlags
+from trio_ipv4._values.fields import UNSPECIFIED, to_address, to_bool, to_integer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from trio_ipv4._values.fields import AddressLike
+
+ConnT = TypeVar("ConnT", PacketConn, RawConn)
+_FACTS: Final = ControlFlags.DST | ControlFlags.INTERFACE
+
+
+def open_udp(
+    address: AddressLike = "0.0.0.0",
+    port: int = 0,
+    *,
+    share_port: bool = False,
+    bind_group: bool = False,
+    multicast_all: bool = False,
+    control_flags: ControlFlags = _FACTS,
+) -> PacketConn:
+    """Open a UDP connection, bound to `address` and `port`. Not a checkpoint. It may send to broadcast (SO_BROADCAST).
+
+    Args:
+        address: A local address. A multicast one, such as `"224.0.0.0"`, listens on all addresses with a shared port,
+            as Go's `net.ListenPacket` does; with `bind_group`, on the group itself.
+        port: 0 lets the kernel choose.
+        share_port: Let several sockets that all do so have the port, by SO_REUSEADDR; beside a socket that has
+            SO_REUSEPORT alone, by that too. A group then reaches each socket that joined it, and
+            broadcast each of them. Unicast reaches one: Linux prefers one that is bound to the address or the device. A
+            program that sets SO_REUSEPORT alone can bind only before this one.
+        bind_group: Bind to the group that `address` names, so that nothing else is heard, unicast included.
+        multicast_all: Whether to hear groups that other sockets of this host joined. By default, of groups only what
+            this socket joined arrives, 224.0.0.1 included (IP_MULTICAST_ALL, Linux; ignored where the option doesn't
+            exist).
+        control_flags: The facts to receive with each datagram, from the first on; only the first timestamps may be the
+            time of reading. The default is what `Datagram.reply` needs.
+
+    Raises:
+        OSError: EADDRINUSE, EADDRNOTAVAIL, EMFILE; EACCES for a port below sysctl net.ipv4.ip_unprivileged_port_start
+            (1024) without CAP_NET_BIND_SERVICE.
+        UnsupportedError: The platform has no such fact, or is none of Linux and macOS.
+        ValueError: A host name; a port out of range; `bind_group` with an address that is not multicast.
+    """
+    local = to_address(address, "address")
+    if to_bool(bind_group, "bind_group") and not local.is_multicast:
+        raise ValueError(f"address must be multicast with bind_group=True, got {local}")
+    shared = to_bool(share_port, "share_port") or local.is_multicast
+    settings = [("SO_BROADCAST", 1), *settings_for(multicast_all, control_flags)]
+    bound = UNSPECIFIED if local.is_multicast and not bind_group else local
+    number = to_integer(port, "port", 0, 0xFFFF)
+    socket = sockets.open_socket(sockets.SOCK_DGRAM, 0, bound, number, settings, share_port=shared)
+    return packet_conn(socket, control_flags)
+
+
+def open_ip(
+    protocol: int,
+    address: AddressLike = "0.0.0.0",
+    *,
+    multicast_all: bool = False,
+    control_flags: ControlFlags = _FACTS,
+) -> PacketConn:
+    """Open a connection over raw IP that sends and receives what is inside the IP header. Not a checkpoint.
+
+    The kernel makes the header when sending, and it is stripped when receiving. The ports of endpoints are 0.
+
+    Args:
+        protocol: The IP protocol's number, 1 to 255 (IANA's registry), such as 1 for ICMP. 255 is one like any other
+            here, although as IPPROTO_RAW it means IP_HDRINCL to the kernel otherwise (raw(7)).
+        address: A local address, or a group; with another than 0.0.0.0, only what is addressed to it is received, but
+            for what comes in the moment before the socket is bound.
+        multicast_all: As for `open_udp`.
+        control_flags: As for `open_udp`.
+
+    Raises:
+        PermissionError: The process lacks CAP_NET_RAW.
+        OSError: EADDRNOTAVAIL, EMFILE.
+        UnsupportedError: As for `open_udp`.
+        ValueError: A host name; `protocol` is out of range.
+    """
+    return packet_conn(
+        _raw_socket(protocol, address, multicast_all, control_flags, (("IP_HDRINCL", 0),)), control_flags
+    )
+
+
+def open_raw(
+    protocol: int,
+    address: AddressLike = "0.0.0.0",
+    *,
+    multicast_all: bool = False,
+    control_flags: ControlFlags = _FACTS,
+) -> RawConn:
+    """Open a connection over raw IP that sends and receives headers too (IP_HDRINCL; raw(7)). Not a checkpoint.
+
+    Args:
+        protocol: The IP protocol's number, 1 to 255; what is sent has the one that its header says.
+        address: As for `open_ip`.
+        multicast_all: As for `open_udp`.
+        control_flags: As for `open_udp`.
+
+    Raises:
+        PermissionError: The process lacks CAP_NET_RAW.
+        OSError: EADDRNOTAVAIL, EMFILE.
+        UnsupportedError: As for `open_udp`.
+        ValueError: A host name; `protocol` is out of range.
+    """
+    socket = _raw_socket(protocol, address, multicast_all, control_flags, (("IP_HDRINCL", 1),))
+    return _owning(RawConn, socket, control_flags)
+
+
+def packet_conn(socket: sockets.StdlibSocket, control_flags: ControlFlags) -> PacketConn:
+    """Wrap a socket that was made with `settings_for(control_flags)`, or close it."""
+    return _owning(PacketConn, socket, control_flags)
+
+
+def _owning(
+    kind: Callable[[trio.socket.SocketType], ConnT], socket: sockets.StdlibSocket, flags: ControlFlags
+) -> ConnT:
+    """Wrap a socket, or close it."""
+    try:
+        conn = kind(trio.socket.from_stdlib_socket(socket))
+        conn._note_control_flags(flags)
+    except BaseException:
+        socket.close()
+        raise
+    return conn
+
+
+def _raw_socket(
+    protocol: int,
+    address: AddressLike,
+    multicast_all: bool,
+    control_flags: ControlFlags,
+    more: tuple[tuple[str, int], ...],
+) -> sockets.StdlibSocket:
+    number = to_integer(protocol, "protocol", 1, 255)
+    settings = [*more, *settings_for(multicast_all, control_flags)]
+    return sockets.open_socket(sockets.SOCK_RAW, number, to_address(address, "address"), 0, settings)
+
+
+def settings_for(multicast_all: bool, control_flags: ControlFlags) -> list[tuple[str, int]]:
+    """Return the options that every way in sets."""
+    if not isinstance(control_flags, ControlFlags):
+        raise TypeError(f"control_flags must be ControlFlags, got {control_flags!r}")
+    settings = [(name, value) for name, value in control_settings(control_flags) if value]
+    if options.has_option("IP_MULTICAST_ALL"):
+        settings.append(("IP_MULTICAST_ALL", int(to_bool(multicast_all, "multicast_all"))))
+    return settings

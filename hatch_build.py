@@ -1,4 +1,4 @@
-"""Compile `trio_ipv4/_kernel/_mmsg.c`, where that can be done; elsewhere the package is pure Python and does the same.
+"""Compile `_mmsg.c`, where that can be done; elsewhere the package is pure Python and does the same.
 
 setuptools knows how each platform and compiler wants it; hatchling only has to be told what came out. With
 TRIO_IPV4_PURE=1 in the environment nothing is compiled.
@@ -18,7 +18,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 from packaging.tags import sys_tags
 from setuptools import Distribution, Extension
 
-ROOM = Path("trio_ipv4/_kernel")
+ROOM = Path("trio_ipv4/_kernel/calls")
 SOURCE = "_mmsg.c"
 COMPILED = "_mmsg.abi3.so"
 

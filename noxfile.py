@@ -194,7 +194,7 @@ def check_wheel(session: nox.Session, wheel: Path) -> None:
     package = {path.relative_to(HERE).as_posix() for path in HERE.glob("trio_ipv4/**/*") if path.is_file()}
     package = {name for name in package if not name.endswith(".c")}
     if sys.platform == "linux":
-        package.add("trio_ipv4/_kernel/_mmsg.abi3.so")  # An editable installation has put it there, or not.
+        package.add("trio_ipv4/_kernel/calls/_mmsg.abi3.so")  # An editable installation has put it there, or not.
     licences = {f"licenses/{path.name}" for path in HERE.glob("LICENSE*")}
     metadata = {"METADATA", "RECORD", "WHEEL", "entry_points.txt", *licences}
     info = "-".join(wheel.name.split("-")[:2]) + ".dist-info"

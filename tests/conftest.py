@@ -10,15 +10,14 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-import attrs
 import pytest
 import trio
 import trio._core._thread_cache
 
 import trio_ipv4
+from support.systems import WAYS, calls_by, on
 from trio_ipv4 import UnsupportedError
-from trio_ipv4._abi import this
-from trio_ipv4._kernel import batch
+from trio_ipv4._kernel.native import NativeSystem
 from trio_ipv4.testing import Lab, lab_available, open_lab, private_network
 
 if TYPE_CHECKING:
@@ -87,16 +86,11 @@ def lab(needs_lab: None) -> Iterator[Lab]:
         yield lab
 
 
-@pytest.fixture(params=["compiled", "ctypes", "one by one"])
-def calls(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+@pytest.fixture(params=WAYS)
+def calls(request: pytest.FixtureRequest) -> Iterator[str]:
     """Run the test with each way to call the kernel: `pytest.mark.usefixtures("calls")`."""
-    if request.param == "compiled" and batch.compiled is None:
-        pytest.skip("the package was installed without its compiled part")
-    if request.param != "compiled":
-        monkeypatch.setattr(batch, "compiled", None)
-    if request.param == "one by one":
-        monkeypatch.setattr(this, "_THIS", attrs.evolve(this.this_platform(), has_mmsg=False))
-    return str(request.param)
+    with on(NativeSystem(calls=calls_by(request.param))):
+        yield request.param
 
 
 @pytest.fixture

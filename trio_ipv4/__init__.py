@@ -27,9 +27,9 @@ from trio_ipv4._errors import ParseError as ParseError
 from trio_ipv4._errors import PartialSendError as PartialSendError
 from trio_ipv4._errors import SourceSpecificRangeWarning as SourceSpecificRangeWarning
 from trio_ipv4._errors import UnsupportedError as UnsupportedError
-from trio_ipv4._kernel.lookup import interface_by_index as interface_by_index
-from trio_ipv4._kernel.lookup import interface_by_name as interface_by_name
-from trio_ipv4._kernel.lookup import interfaces as interfaces
+from trio_ipv4._kernel.netlink import interface_by_index as interface_by_index
+from trio_ipv4._kernel.netlink import interface_by_name as interface_by_name
+from trio_ipv4._kernel.netlink import interfaces as interfaces
 from trio_ipv4._serve import InterfaceHandler as InterfaceHandler
 from trio_ipv4._serve import InterfacePredicate as InterfacePredicate
 from trio_ipv4._serve import follow_group as follow_group

@@ -15,10 +15,13 @@ from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn, TypeAlias, final
 
 import trio
 
+from trio_ipv4._abi.structs import SOCK_DGRAM
 from trio_ipv4._conn import open as _open
 from trio_ipv4._conn.multicast import MulticastConn
+from trio_ipv4._conn.packet import PacketConn
 from trio_ipv4._conn.turns import require_trio
 from trio_ipv4._kernel import groups, namespaces, sockets
+from trio_ipv4._kernel.native import current_system
 from trio_ipv4._values.control import ControlFlags
 from trio_ipv4._values.fields import UNSPECIFIED, to_group, to_integer
 from trio_ipv4._values.interface import IPV4_MIN_MTU, InterfaceChangeKind
@@ -30,7 +33,6 @@ if TYPE_CHECKING:
     from ipaddress import IPv4Address
 
     from trio_ipv4._conn.ledger import Membership
-    from trio_ipv4._conn.packet import PacketConn
     from trio_ipv4._conn.raw import RawConn
     from trio_ipv4._values.fields import AddressLike
     from trio_ipv4._values.interface import Interface, InterfaceChange
@@ -89,7 +91,7 @@ async def follow_group(
     following = _Following(conn, to_group(group, "group"), to_sources(sources))
     with contextlib.closing(Feed()) as feed:
         conn._require_open()
-        if not namespaces.are_same(conn.socket, feed.socket):
+        if not namespaces.are_same(conn._socket, feed.socket):
             raise ValueError("conn belongs to another network namespace than the one that is current")
         await feed.begin()
         matching = _Matching(feed, where, following.is_deaf)
@@ -150,6 +152,7 @@ async def serve_group(
         ValueError: The port is 0, or `group` is not a multicast address.
     """
     require_trio()
+    current_system().check_home()
     number = to_integer(port, "port", 1, 0xFFFF)
     _require_predicate(where)
     _require_handler(handler)
@@ -292,7 +295,7 @@ class _Fanout:
         self._control_flags: Final = control_flags
         self._settings: Final = [
             ("SO_BROADCAST", 1),
-            *_open.settings_for(multicast_all=False, control_flags=control_flags),
+            *_open.settings_for(feed.system.platform, multicast_all=False, control_flags=control_flags),
         ]
         self._services: Final[dict[int, _Service]] = {}
 
@@ -376,8 +379,9 @@ class _Fanout:
         """Open a connection that is bound to the device and joined; `None` if the interface has vanished."""
         # By index: its name may be another's by now. Before binding, so that nothing from elsewhere is queued.
         settings = [("SO_BINDTOIFINDEX", interface.index), *self._settings]
-        socket = sockets.open_socket(sockets.SOCK_DGRAM, 0, UNSPECIFIED, self._port, settings, share_port=True)
-        conn = _open.packet_conn(socket, self._control_flags)
+        system = self._feed.system
+        socket = sockets.open_socket(system, SOCK_DGRAM, 0, UNSPECIFIED, self._port, settings, share_port=True)
+        conn = _open.own(PacketConn, socket, self._control_flags)
         try:
             self._require_home(conn)
             conn._ledger.enter(self, interface.index, self._group, self._sources)
@@ -390,7 +394,7 @@ class _Fanout:
         return conn
 
     def _require_home(self, conn: PacketConn) -> None:
-        if not namespaces.are_same(conn.socket, self._feed.socket):
+        if not namespaces.are_same(conn._socket, self._feed.socket):
             raise RuntimeError("this thread has moved to another network namespace since serve_group started")
 
 
@@ -403,7 +407,7 @@ def _is_dead(conn: MulticastConn, index: int, group: IPv4Address, table: groups.
     if conn.socket.fileno() < 0:
         return False
     held = conn.memberships.get((index, group))
-    return held is not None and groups.is_dead(conn.socket, index, group, held, table)
+    return held is not None and groups.is_dead(conn._socket, index, group, held, table)
 
 
 # The caller's code may be interrupted, as everywhere.

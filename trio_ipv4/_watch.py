@@ -17,13 +17,15 @@ import trio
 
 from trio_ipv4._codec.interface_table import InterfaceTable, difference
 from trio_ipv4._codec.rtnetlink import Overrun
-from trio_ipv4._conn.turns import OwnedSocket, require_trio
-from trio_ipv4._kernel import lookup, options
+from trio_ipv4._conn.turns import OwnedSocket, require_trio, to_trio
+from trio_ipv4._kernel import netlink, options
+from trio_ipv4._kernel.native import current_system
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from trio_ipv4._codec.rtnetlink import Message
+    from trio_ipv4._kernel.system import Socket
     from trio_ipv4._values.interface import InterfaceChange
 
 
@@ -110,23 +112,24 @@ class Feed:
 
     def __init__(self) -> None:
         self.resyncs = 0
-        self._netlink: Final = lookup.open_netlink(lookup.RTMGRP_LINK | lookup.RTMGRP_IPV4_IFADDR)
+        self.system: Final = current_system()
+        self._netlink: Final = netlink.open_netlink(self.system, netlink.RTMGRP_LINK | netlink.RTMGRP_IPV4_IFADDR)
         try:
             # Linux gives at most twice net.core.rmem_max, and unasked about half of that: 50 to 100 links.
             options.set_integer(self._netlink, "SO_RCVBUF", _BUFFER)
-            self._asking: Final = lookup.open_netlink(0)
+            self._asking: Final = netlink.open_netlink(self.system, 0)
         except BaseException:
             self._netlink.close()
             raise
-        self._owned: Final = OwnedSocket(trio.socket.from_stdlib_socket(self._netlink), has_error_queue=False)
+        self._owned: Final = OwnedSocket(self._netlink, to_trio(self._netlink), has_error_queue=False)
         self._table = InterfaceTable()
         self._in_step = False
         self._pending: Final[collections.deque[InterfaceChange]] = collections.deque()
 
     @property
-    def socket(self) -> trio.socket.SocketType:
+    def socket(self) -> Socket:
         """The socket that is subscribed: it knows the network namespace that all this is about."""
-        return self._owned.socket
+        return self._netlink
 
     async def begin(self) -> None:
         """Read everything, once. A checkpoint."""
@@ -159,15 +162,15 @@ class Feed:
 
     def _read(self) -> tuple[Message, ...] | None:
         self._in_step = False  # If what comes can't be read, it is as good as lost.
-        messages = lookup.receive_messages(self._netlink)
+        messages = netlink.receive_messages(self._netlink)
         self._in_step = messages is None or not any(isinstance(message, Overrun) for message in messages)
         return messages
 
     def _catch_up(self) -> None:
         """Read everything, if nothing changes meanwhile: then the next call may have more luck, after others' turns."""
-        if not lookup.drain(self._netlink):
+        if not netlink.drain(self._netlink):
             return
-        table = lookup.try_dump(self._asking)
+        table = netlink.try_dump(self._asking)
         if table is not None:
             self._pending.extend(difference(self._table.interfaces, table.interfaces))
             self._table = table

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from ipaddress import IPv4Address
-from typing import TYPE_CHECKING
 
 from trio_ipv4 import HeaderFlags
 from trio_ipv4._abi import structs
 from trio_ipv4._abi.darwin import DARWIN
 from trio_ipv4._abi.platform import Layout
 from trio_ipv4._conn import raw as raw_conn
-
-if TYPE_CHECKING:
-    import pytest
 
 GROUP = IPv4Address("239.1.2.3").packed
 SOURCE = IPv4Address("192.0.2.1").packed
@@ -82,10 +78,9 @@ def test_every_octet_is_where_xnus_structures_have_it() -> None:
     assert structs.cmsg(DARWIN, 0, 26, b"\1\2\3\4\5") == bytes.fromhex("11000000 00000000 1a000000 0102030405 000000")
 
 
-def test_raw_packets_are_read_as_darwin_hands_them_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_raw_packets_are_read_as_darwin_hands_them_up() -> None:
     # bsd/netinet/ip_input.c: host order, the header's 20 octets taken off ip_len. Go's ParseHeader reads them so too.
-    monkeypatch.setattr(raw_conn, "this_platform", lambda: DARWIN)
     delivered = bytes.fromhex("4500 0800 1234 0540 40 11 0000 c0000201 ef010203") + b"8 octets"
-    header, payload = raw_conn._parse(delivered)
+    header, payload = raw_conn._parse(DARWIN, delivered)
     assert (header.total_len, header.flags, header.fragment_offset) == (28, HeaderFlags.DONT_FRAGMENT, 5)
     assert (header.id, payload) == (0x1234, b"8 octets")

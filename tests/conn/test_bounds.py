@@ -18,12 +18,14 @@ import trio
 
 from support.links import bridge, ip
 from trio_ipv4 import Datagram, PartialSendError, interfaces, open_udp, watch_interfaces
-from trio_ipv4._kernel import batch
-from trio_ipv4._kernel import lookup as kernel_interfaces
+from trio_ipv4._kernel import netlink
+from trio_ipv4._kernel.calls import by_ctypes, mmsg
 from trio_ipv4.testing import igmp_groups
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+    from trio_ipv4._kernel.calls import Sender
 
 MAX_BATCH = 1024  # linux/uio.h: UIO_MAXIOV
 MANY = 300_000
@@ -225,24 +227,24 @@ async def test_what_is_no_datagram_is_found_before_anything_is_sent(position: in
 
 
 @pytest.mark.usefixtures("calls")
-async def test_what_is_handed_to_the_kernel_does_not_grow_with_the_square(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_is_handed_to_the_kernel_does_not_grow_with_the_square() -> None:
     handed: list[int] = []
-    original = batch.Sender.send
 
-    def send(
-        self: batch.Sender,
-        descriptor: int,
-        payloads: Sequence[bytes],
-        names: Sequence[bytes],
-        controls: Sequence[bytes],
-    ) -> tuple[int, OSError | None]:
-        handed.append(len(payloads))
-        assert len(payloads) == len(names) == len(controls)
-        return original(self, descriptor, payloads, names, controls)
+    class Spy:
+        def __init__(self, original: Sender) -> None:
+            self._original = original
+            self.columns = original.columns
 
-    monkeypatch.setattr(batch.Sender, "send", send)
+        def send(
+            self, descriptor: int, payloads: Sequence[bytes], names: Sequence[bytes], controls: Sequence[bytes]
+        ) -> tuple[int, OSError | None]:
+            handed.append(len(payloads))
+            assert len(payloads) == len(names) == len(controls)
+            return self._original.send(descriptor, payloads, names, controls)
+
     count = 30 * MAX_BATCH + 7
     async with open_udp() as conn:
+        conn._sender = Spy(conn._sender)
         await conn.send_batch([Datagram(b"x", DISCARD)] * count)
     assert max(handed) <= MAX_BATCH
     # A full send buffer may have a portion handed over again in part.
@@ -256,13 +258,14 @@ async def test_what_is_handed_to_the_kernel_does_not_grow_with_the_square(monkey
 def buffers(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The sizes of the buffers that are made."""
     sizes: list[int] = []
-    original = batch._private_memory
+    original = mmsg.private_memory
 
     def make(size: int) -> Any:
         sizes.append(size)
         return original(size)
 
-    monkeypatch.setattr(batch, "_private_memory", make)
+    for module in (mmsg, by_ctypes):
+        monkeypatch.setattr(module, "private_memory", make)
     return sizes
 
 
@@ -383,7 +386,7 @@ async def test_watching_begins_within_bounds_while_interfaces_change() -> None:
 
 def test_interfaces_that_never_stand_still_are_busy(monkeypatch: pytest.MonkeyPatch) -> None:
     tries: list[Any] = []
-    monkeypatch.setattr(kernel_interfaces, "try_dump", tries.append)
+    monkeypatch.setattr(netlink, "try_dump", tries.append)
     begin = time.monotonic()
     with pytest.raises(OSError, match=r"can't list the interfaces: .*try again, or use watch_interfaces\(\)") as caught:
         interfaces()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 
+from support.systems import on
 from trio_ipv4 import (
     ICMPFilter,
     ICMPType,
@@ -20,8 +21,8 @@ from trio_ipv4 import (
     open_raw,
     open_udp,
 )
-from trio_ipv4._abi import this
 from trio_ipv4._abi.darwin import DARWIN
+from trio_ipv4._kernel.native import NativeSystem
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -108,9 +109,12 @@ async def test_what_is_no_filter_is_refused(value: Any) -> None:
 
 
 async def test_a_platform_without_the_filter_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with open_ip(ICMP) as conn:
+    system = NativeSystem()
+    with on(system):
+        conn = open_ip(ICMP)
+    async with conn:
         with monkeypatch.context() as patch:
-            patch.setattr(this, "_THIS", DARWIN)
+            patch.setattr(system, "platform", DARWIN)
             with pytest.raises(UnsupportedError, match="ICMP_FILTER is not available on darwin"):
                 conn.icmp_filter  # noqa: B018
             with pytest.raises(UnsupportedError, match="ICMP_FILTER is not available on darwin"):

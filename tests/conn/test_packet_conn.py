@@ -16,6 +16,7 @@ import pytest
 import trio
 import trio.testing
 
+from support.systems import having, lacking, on, on_platform
 from trio_ipv4 import (
     CappedBufferWarning,
     ControlFlags,
@@ -29,7 +30,7 @@ from trio_ipv4 import (
     open_raw,
     open_udp,
 )
-from trio_ipv4._abi import this
+from trio_ipv4._kernel.native import NativeSystem
 from trio_ipv4.testing import open_lab
 
 if TYPE_CHECKING:
@@ -415,13 +416,14 @@ async def test_lost_datagrams_are_counted() -> None:
 
 
 async def test_a_refusal_half_way_changes_no_flag(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with open_udp(control_flags=ControlFlags.TTL | ControlFlags.DROPS) as conn:
+    system = NativeSystem()
+    with on(system):
+        conn = open_udp(control_flags=ControlFlags.TTL | ControlFlags.DROPS)
+    async with conn:
         before = {switch: conn.socket.getsockopt(*switch) for switch in SWITCHES}
-        here = this.this_platform()
-        known = dict(here.options)
-        known["SO_TIMESTAMPNS"] = attrs.evolve(known["SO_TIMESTAMPNS"], name=9999)
+        unknown = attrs.evolve(system.platform.option("SO_TIMESTAMPNS"), name=9999)
         with monkeypatch.context() as patch:
-            patch.setattr(this, "_THIS", attrs.evolve(here, options=known))
+            patch.setattr(system, "platform", having(SO_TIMESTAMPNS=unknown))
             with pytest.raises(OSError, match="SO_TIMESTAMPNS") as caught:
                 conn.control_flags = ControlFlags(127) ^ ControlFlags.DROPS
             assert caught.value.errno == errno.ENOPROTOOPT
@@ -429,11 +431,10 @@ async def test_a_refusal_half_way_changes_no_flag(monkeypatch: pytest.MonkeyPatc
         assert {switch: conn.socket.getsockopt(*switch) for switch in SWITCHES} == before
 
 
-async def test_a_fact_that_the_platform_lacks_is_refused_and_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    here = this.this_platform()
-    fewer = {name: option for name, option in here.options.items() if name not in ("SO_RXQ_OVFL", "IP_MULTICAST_ALL")}
-    monkeypatch.setattr(this, "_THIS", attrs.evolve(here, options=fewer))
-    async with open_udp() as conn:
+async def test_a_fact_that_the_platform_lacks_is_refused_and_changes_nothing() -> None:
+    with on_platform(lacking("SO_RXQ_OVFL", "IP_MULTICAST_ALL")):
+        conn = open_udp()
+    async with conn:
         assert conn.socket.getsockopt(0, 49) == 1
         with pytest.raises(UnsupportedError) as caught:
             conn.control_flags = ControlFlags.TTL | ControlFlags.DROPS
@@ -445,7 +446,7 @@ async def test_a_fact_that_the_platform_lacks_is_refused_and_changes_nothing(mon
         with pytest.raises(UnsupportedError):
             conn.multicast_all = True
     before = descriptors()
-    with pytest.raises(UnsupportedError, match="SO_RXQ_OVFL"):
+    with on_platform(lacking("SO_RXQ_OVFL")), pytest.raises(UnsupportedError, match="SO_RXQ_OVFL"):
         open_udp(control_flags=ControlFlags.DROPS)
     assert descriptors() == before
 

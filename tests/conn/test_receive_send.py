@@ -23,7 +23,8 @@ from trio_ipv4 import (
     PartialSendError,
     open_udp,
 )
-from trio_ipv4._kernel import batch
+from trio_ipv4._kernel import calls as calls_room
+from trio_ipv4._kernel.calls import compiled, mmsg, one_by_one
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -391,7 +392,8 @@ def test_a_batch_equals_as_many_single_datagrams(
 @pytest.fixture
 def little_room(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave room for IP_PKTINFO and a part of the next control message."""
-    monkeypatch.setattr(batch, "CONTROL_SIZE", 50)
+    for module in (calls_room, compiled, mmsg, one_by_one):
+        monkeypatch.setattr(module, "CONTROL_SIZE", 50)
 
 
 IP_RECVOPTS, IP_RETOPTS, IP_RECVORIGDSTADDR, SO_TIMESTAMPING = 6, 7, 20, 37  # linux/in.h, asm-generic/socket.h

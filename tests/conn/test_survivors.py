@@ -10,13 +10,12 @@ import warnings
 from ipaddress import IPv4Address
 from typing import TYPE_CHECKING, Any
 
-import attrs
 import pytest
 import trio
 
 from support.links import bridge, ip
+from support.systems import lacking, on_platform
 from trio_ipv4 import MembershipWarning, SourceFilter, UnsupportedError, open_udp
-from trio_ipv4._abi import this
 from trio_ipv4._conn.ledger import Ledger
 from trio_ipv4._kernel import groups, lookup
 from trio_ipv4.testing import igmp_groups, source_filters
@@ -133,13 +132,10 @@ async def test_a_narrowing_that_is_refused_at_the_end_of_a_scope_is_told_unless_
     assert [each.category for each in told] == expected
 
 
-async def test_a_join_that_the_platform_cannot_finish_leaves_nothing(
-    links: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    here = this.this_platform()
-    fewer = {name: option for name, option in here.options.items() if name != "MCAST_MSFILTER"}
-    monkeypatch.setattr(this, "_THIS", attrs.evolve(here, options=fewer))
-    async with open_udp() as conn:
+async def test_a_join_that_the_platform_cannot_finish_leaves_nothing(links: None) -> None:
+    with on_platform(lacking("MCAST_MSFILTER")):
+        conn = open_udp()
+    async with conn:
         with pytest.raises(UnsupportedError, match="MCAST_MSFILTER"):
             await conn.joined("en0", GROUP, sources=SourceFilter.exclude(A)).__aenter__()
         assert not conn.memberships

@@ -5,14 +5,12 @@ The oracles are the kernel's tables, read here by ctypes and from /proc, and nev
 
 from __future__ import annotations
 
-import builtins
 import collections
 import contextlib
 import ctypes
 import errno
 import os
 import socket
-import sys
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +20,8 @@ import trio
 from support.filters import kernel_filter, spell
 from support.links import ip
 from trio_ipv4 import PacketConn, RawConn, SourceFilter, open_udp
-from trio_ipv4._kernel import batch, groups, libc, lookup
+from trio_ipv4._kernel import libc
+from trio_ipv4._kernel.calls import by_ctypes
 from trio_ipv4.testing import igmp_groups
 
 if TYPE_CHECKING:
@@ -30,10 +29,12 @@ if TYPE_CHECKING:
 
     import pytest
 
+    from trio_ipv4._kernel.native import NativeSystem
+    from trio_ipv4._kernel.system import Socket
+
 
 ALL_HOSTS = IPv4Address("224.0.0.1")
 NOTHING = SourceFilter.none()
-GETSOCKOPT = socket.socket.getsockopt
 
 
 class World(trio.abc.Instrument):
@@ -167,45 +168,26 @@ ERRNOS: Mapping[str, tuple[int, ...]] = {
     "recv": (errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM),
     "sendto": (errno.ENOBUFS, errno.ENOMEM, errno.EPERM, errno.ECONNREFUSED),
 }
-SO_NETNS_COOKIE = 71  # asm-generic/socket.h
+READINGS = {(socket.SOL_SOCKET, 71): "cookie"}  # SO_NETNS_COOKIE, asm-generic/socket.h
 MEMBERSHIP = {42: "join", 46: "join", 45: "leave", 48: "filter"}
 """MCAST_JOIN_GROUP, MCAST_JOIN_SOURCE_GROUP, MCAST_LEAVE_GROUP, MCAST_MSFILTER (linux/in.h)."""
 
 
 class Refusals:
-    """Stand at the kernel's door: count the library's calls, and refuse the n-th one with an errno.
+    """Stand at the seam, before the system's own calls: count the library's calls, and refuse the n-th with an errno.
 
-    Only what `trio_ipv4` calls counts, trio's own calls and the tests' do not.
+    It is a system itself, for a program to be on. Only what the library calls comes here: trio and the tests call
+    Python's sockets.
     """
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, system: NativeSystem) -> None:
+        self.platform = system.platform
         self.calls: list[str] = []
+        self._system = system
         self._seen: collections.Counter[str] = collections.Counter()
         self._active = False
         self._refused: tuple[str, int] | None = None
         self._errno = 0
-        for name in ("bind", "recvmsg", "recv", "sendto"):
-            self._wrap(monkeypatch, socket.socket, name)
-        self._wrap(monkeypatch, socket.socket, "getsockopt", self._kind_of_reading)
-        self._wrap(monkeypatch, socket.socket, "setsockopt", self._kind_of_option)
-        self._wrap(monkeypatch, socket.socket, "__init__", self._kind_of_socket)
-        self._wrap(monkeypatch, socket, "if_nameindex")
-        self._wrap(monkeypatch, lookup, "ioctl", self._kind_of_ioctl)
-        monkeypatch.setattr(groups, "open", builtins.open, raising=False)
-        self._wrap(monkeypatch, groups, "open")
-        receive, send = libc.mmsg_calls()
-        calls = self._c_call(receive, "recvmmsg"), self._c_call(send, "sendmmsg")
-        monkeypatch.setattr(libc, "mmsg_calls", lambda: calls)
-        if batch.compiled is not None:
-            monkeypatch.setattr(batch, "compiled", _Compiled(batch.compiled, self._next))
-        read = libc.getsockopt
-
-        def read_filter(*arguments: Any) -> bytes:
-            if number := self._next("read filter"):
-                raise OSError(number, os.strerror(number))
-            return read(*arguments)
-
-        monkeypatch.setattr(libc, "getsockopt", read_filter)
 
     @contextlib.contextmanager
     def refusing(self, refused: tuple[str, int] | None, with_errno: int = 0) -> Iterator[None]:
@@ -218,7 +200,8 @@ class Refusals:
         finally:
             self._active = False
 
-    def _next(self, kind: str) -> int:
+    def next(self, kind: str) -> int:
+        """Count a call, and return the errno to refuse it with; 0 to let it pass."""
         if not self._active:
             return 0
         ordinal = self._seen[kind]
@@ -226,71 +209,123 @@ class Refusals:
         self.calls.append(kind)
         return self._errno if (kind, ordinal) == self._refused else 0
 
-    def _wrap(
-        self, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, kind_of: Callable[..., str | None] | None = None
-    ) -> None:
-        original = getattr(owner, name)
+    def call(self, kind: str, function: Callable[..., Any], *arguments: Any) -> Any:
+        if number := self.next(kind):
+            raise OSError(number, os.strerror(number))
+        return function(*arguments)
 
-        def call(*arguments: Any, **keywords: Any) -> Any:
-            kind = name if kind_of is None else kind_of(*arguments, **keywords)
-            if kind is not None and is_ours() and (number := self._next(kind)):
-                raise OSError(number, os.strerror(number))
-            return original(*arguments, **keywords)
-
-        monkeypatch.setattr(owner, name, call)
+    def stand_before_ctypes(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Refuse below the way by ctypes, which sees EINTR, tries again, and takes EAGAIN for an empty queue."""
+        calls = [
+            self._c_call(original, kind)
+            for original, kind in zip(libc.mmsg_calls(), ("recvmmsg", "sendmmsg"), strict=True)
+        ]
+        monkeypatch.setattr(libc, "mmsg_calls", lambda: calls)
 
     def _c_call(self, original: Callable[..., int], kind: str) -> Callable[..., int]:
         def call(*arguments: Any) -> int:
-            if number := self._next(kind):
+            if number := self.next(kind):
                 ctypes.set_errno(number)
                 return -1
             return original(*arguments)
 
         return call
 
-    @staticmethod
-    def _kind_of_option(_: socket.socket, level: int, option: int, *_value: Any) -> str:
-        return MEMBERSHIP.get(option, "setsockopt") if level == socket.IPPROTO_IP else "setsockopt"
+    # The system
 
-    @staticmethod
-    def _kind_of_reading(_: socket.socket, level: int, option: int, *_size: int) -> str:
-        return "cookie" if (level, option) == (socket.SOL_SOCKET, SO_NETNS_COOKIE) else "getsockopt"
+    def socket(self, family: int, kind: int, protocol: int) -> Socket:
+        return self._watch(self.call("socket", self._system.socket, family, kind, protocol))
 
-    @staticmethod
-    def _kind_of_ioctl(_: int, request: int, *_value: Any) -> str:
-        return "SIOCGIFCONF" if request == lookup.SIOCGIFCONF else "ioctl"
+    def adopt(self, handle: Any) -> Socket:
+        return self._watch(self._system.adopt(handle))
 
-    @staticmethod
-    def _kind_of_socket(_: socket.socket, *_arguments: Any, fileno: int | None = None) -> str | None:
-        return "socket" if fileno is None else None
+    def if_nameindex(self) -> list[tuple[int, str]]:
+        return self.call("if_nameindex", self._system.if_nameindex)  # type: ignore[no-any-return]
+
+    def igmp_table(self) -> str | None:
+        return None if self.next("open") else self._system.igmp_table()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._system, name)
+
+    def _watch(self, socket: Any) -> Socket:
+        watched: Socket = WatchedSocket(self, socket)  # type: ignore[assignment]
+        return watched
 
 
-class _Compiled:
-    """`_mmsg`, with refusals. What it does itself, in C, is done here: EINTR is tried again, an empty queue is 0."""
+class WatchedSocket:
+    """A socket, with refusals."""
 
-    def __init__(self, original: Any, next_refusal: Callable[[str], int]) -> None:
-        self.values, self.columns = original.values, original.columns
-        self._original = original
-        self._next = next_refusal
+    def __init__(self, system: Refusals, socket: Any) -> None:
+        self.system = system
+        self._socket = socket
 
-    def receive(self, *arguments: Any) -> int:
-        number = self._next("recvmmsg")
-        return 0 if number == errno.EAGAIN else self._try(number, self._original.receive, *arguments)
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._socket, name)
 
-    def send(self, *arguments: Any) -> int:
-        return self._try(self._next("sendmmsg"), self._original.send, *arguments)
+    def bind(self, address: Any) -> None:
+        self.system.call("bind", self._socket.bind, address)
 
-    @staticmethod
-    def _try(number: int, original: Callable[..., int], *arguments: Any) -> int:
+    def setsockopt(self, level: int, name: int, value: bytes) -> None:
+        kind = MEMBERSHIP.get(name, "setsockopt") if level == socket.IPPROTO_IP else "setsockopt"
+        self.system.call(kind, self._socket.setsockopt, level, name, value)
+
+    def getsockopt(self, level: int, name: int, value: bytes) -> bytes:
+        kind = READINGS.get((level, name), "read filter" if any(value) else "getsockopt")
+        return self.system.call(kind, self._socket.getsockopt, level, name, value)  # type: ignore[no-any-return]
+
+    def ioctl(self, request: int, value: bytes) -> bytes:
+        return self.system.call("ioctl", self._socket.ioctl, request, value)  # type: ignore[no-any-return]
+
+    def ifconf(self) -> bytes:
+        return self.system.call("SIOCGIFCONF", self._socket.ifconf)  # type: ignore[no-any-return]
+
+    def recvmsg(self, size: int, flags: int = 0) -> Any:
+        kind = "recv" if flags else "recvmsg"
+        return self.system.call(kind, self._socket.recvmsg, size, flags)
+
+    def sendto(self, data: bytes, address: Any) -> int:
+        return self.system.call("sendto", self._socket.sendto, data, address)  # type: ignore[no-any-return]
+
+    def receiver(self) -> Any:
+        receiver = self._socket.receiver()
+        return receiver if _is_by_ctypes(receiver) else WatchedReceiver(self.system, receiver)
+
+    def sender(self) -> Any:
+        sender = self._socket.sender()
+        return sender if _is_by_ctypes(sender) else WatchedSender(self.system, sender)
+
+
+class WatchedReceiver:
+    """The compiled receiver, with refusals. C itself tries EINTR again, and takes EAGAIN for an empty queue."""
+
+    def __init__(self, system: Refusals, receiver: Any) -> None:
+        self._system = system
+        self._receiver = receiver
+
+    def receive(self, *arguments: Any) -> Any:
+        number = self._system.next("recvmmsg")
+        if number == errno.EAGAIN:
+            return None
         if number and number != errno.EINTR:
             raise OSError(number, os.strerror(number))
-        return original(*arguments)
+        return self._receiver.receive(*arguments)
 
 
-def is_ours() -> bool:
-    """Tell whether the library makes this call, by itself or through trio's socket."""
-    frame = sys._getframe(2)
-    while frame is not None and frame.f_globals.get("__name__") == "trio._socket":
-        frame = frame.f_back  # type: ignore[assignment]
-    name = str(frame.f_globals.get("__name__", "")) if frame is not None else ""
-    return name.startswith("trio_ipv4.") and not name.startswith("trio_ipv4.testing")
+class WatchedSender:
+    """The compiled sender, with refusals."""
+
+    def __init__(self, system: Refusals, sender: Any) -> None:
+        self._system = system
+        self._sender = sender
+        self.columns = sender.columns
+
+    def send(self, *arguments: Any) -> tuple[int, OSError | None]:
+        number = self._system.next("sendmmsg")
+        if number and number != errno.EINTR:
+            return 0, OSError(number, os.strerror(number))
+        return self._sender.send(*arguments)  # type: ignore[no-any-return]
+
+
+def _is_by_ctypes(part: Any) -> bool:
+    return type(part._way).__module__ == by_ctypes.__name__

@@ -6,6 +6,7 @@ Set TRIO_IPV4_FAULT_FIGURES to a file's name to have the numbers appended to it.
 from __future__ import annotations
 
 import collections
+import contextlib
 import errno
 import os
 import socket
@@ -21,6 +22,8 @@ from faults.harness import ERRNOS, Refusals, World
 from faults.scenarios import SCENARIOS, follows_a_group, serves_a_group
 from trio_ipv4 import MembershipWarning
 from trio_ipv4._kernel import namespaces
+from trio_ipv4._kernel.native import NativeSystem, current_system
+from trio_ipv4._kernel.system import CURRENT
 from trio_ipv4.testing import cancel_at_each_checkpoint
 
 if TYPE_CHECKING:
@@ -53,7 +56,11 @@ async def test_leaves_nothing_whatever_call_is_refused(
     scenario: Scenario, calls: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world = World()
-    refusals = Refusals(monkeypatch)
+    system = current_system()
+    assert isinstance(system, NativeSystem)
+    refusals = Refusals(system)
+    refusals.stand_before_ctypes(monkeypatch)
+    CURRENT.set(refusals)
     with refusals.refusing(None):
         await scenario(world)
     world.check()
@@ -73,11 +80,11 @@ async def test_leaves_nothing_whatever_call_is_refused(
 
 
 @pytest.mark.parametrize("number", [0, 1])
-async def test_an_unreadable_cookie_is_not_another_namespace(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    refusals = Refusals(monkeypatch)
+async def test_an_unreadable_cookie_is_not_another_namespace(number: int) -> None:
+    refusals = Refusals(NativeSystem())
     with (
-        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one,
-        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other,
+        contextlib.closing(refusals.socket(socket.AF_INET, socket.SOCK_DGRAM, 0)) as one,
+        contextlib.closing(refusals.socket(socket.AF_INET, socket.SOCK_DGRAM, 0)) as other,
         refusals.refusing(("cookie", number), errno.EPERM),
     ):
         assert namespaces.are_same(one, other)

@@ -16,7 +16,7 @@ import trio
 
 from support.links import ip
 from trio_ipv4 import Interface, InterfaceChange, InterfaceChangeKind, ParseError, watch_interfaces
-from trio_ipv4._kernel import lookup as kernel
+from trio_ipv4._kernel import netlink as kernel
 from trio_ipv4.testing import Lab, private_network
 
 if TYPE_CHECKING:

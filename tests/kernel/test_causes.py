@@ -31,7 +31,8 @@ from trio_ipv4 import (
     open_raw,
     open_udp,
 )
-from trio_ipv4._abi import structs, this
+from trio_ipv4._abi import structs
+from trio_ipv4._abi.this import this_platform
 from trio_ipv4._kernel import causes
 
 if TYPE_CHECKING:
@@ -440,9 +441,9 @@ def test_every_refusal_can_be_explained(
 ) -> None:
     conn: PacketConn | RawConn = {"udp": open_udp, "ip": lambda: open_ip(253), "raw": lambda: open_raw(253)}[kind]()
     try:
-        name = structs.sockaddr_in(this.this_platform(), destination.packed, port)
+        name = structs.sockaddr_in(this_platform(), destination.packed, port)
         request = ControlMessage(local=source, ifindex=ifindex)
-        attempt = causes.Attempt(conn.socket, payload, name, request, ifindex)
+        attempt = causes.Attempt(conn._socket, payload, name, request, ifindex)
         told = causes.explain_sending(OSError(number, "refused"), "1 octets", attempt)
     finally:
         conn.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import socket
@@ -14,16 +15,23 @@ import pytest
 from support.links import ip
 from trio_ipv4 import Interface, InterfaceFlags, interface_by_index, interface_by_name, interfaces
 from trio_ipv4._kernel.lookup import describe, is_loopback, name_of, resolve
+from trio_ipv4._kernel.native import NativeSystem
 from trio_ipv4.testing import open_lab
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from trio_ipv4._kernel.system import Socket
+
 
 @pytest.fixture
-def udp() -> Iterator[socket.socket]:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as a_socket:
+def udp() -> Iterator[Socket]:
+    with udp_socket() as a_socket:
         yield a_socket
+
+
+def udp_socket() -> contextlib.closing[Socket]:
+    return contextlib.closing(NativeSystem().socket(socket.AF_INET, socket.SOCK_DGRAM, 0))
 
 
 def test_the_list_is_what_ip_says() -> None:
@@ -59,7 +67,7 @@ def test_many_interfaces_and_addresses_are_all_listed() -> None:
     ip(*(f"address add 198.18.{n // 250}.{n % 250 + 1}/32 dev lo" for n in range(600)))
     (lo,) = interfaces()
     assert len(lo.addresses) == 601
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as a_socket:
+    with udp_socket() as a_socket:
         assert resolve(a_socket, IPv4Address("198.18.2.100")) == 1
 
 
@@ -83,7 +91,7 @@ def test_an_index_is_a_positive_integer(value: Any, error: type[Exception]) -> N
         interface_by_index(value)
 
 
-def test_every_form_is_resolved(udp: socket.socket) -> None:
+def test_every_form_is_resolved(udp: Socket) -> None:
     assert resolve(udp, None) is None
     assert resolve(udp, "lo") == 1
     assert resolve(udp, 17) == 17  # An index is not looked up.
@@ -112,14 +120,14 @@ def test_every_form_is_resolved(udp: socket.socket) -> None:
     ],
 )
 def test_what_names_no_interface_is_refused(
-    udp: socket.socket, value: Any, error: type[Exception], number: int | None
+    udp: Socket, value: Any, error: type[Exception], number: int | None
 ) -> None:
     with pytest.raises(error) as caught:
         resolve(udp, value)
     assert getattr(caught.value, "errno", None) == number
 
 
-def test_a_name_of_any_octets_is_found(udp: socket.socket) -> None:
+def test_a_name_of_any_octets_is_found(udp: Socket) -> None:
     ip("link add é type veth peer name 1")
     for name in ("é", "1"):
         index = socket.if_nametoindex(name)
@@ -128,12 +136,12 @@ def test_a_name_of_any_octets_is_found(udp: socket.socket) -> None:
         assert is_loopback(udp, index) is False
 
 
-def test_a_label_names_its_interface(udp: socket.socket) -> None:
+def test_a_label_names_its_interface(udp: Socket) -> None:
     ip("address add 127.0.5.5/32 dev lo label lo:5")
     assert resolve(udp, IPv4Address("127.0.5.5")) == 1
 
 
-def test_interfaces_are_described(udp: socket.socket) -> None:
+def test_interfaces_are_described(udp: Socket) -> None:
     assert describe(udp, 1) == "lo (interface index 1)"
     assert describe(udp, 99) == "interface index 99"
     assert (name_of(udp, 1), name_of(udp, 99)) == ("lo", None)
@@ -144,12 +152,12 @@ def test_interfaces_are_described(udp: socket.socket) -> None:
 def test_a_socket_speaks_of_its_own_network() -> None:
     with open_lab(("a",), links=3) as lab:
         a = lab["a"]
-        with a.call(socket.socket, socket.AF_INET, socket.SOCK_DGRAM) as there:
+        with a.call(udp_socket) as there:
             en2 = a.interfaces[2]
             assert resolve(there, "en2") == en2.index
             assert resolve(there, a.addresses[2]) == en2.index
             assert describe(there, en2.index) == f"en2 (interface index {en2.index})"
             assert en2 in a.call(interfaces)
-            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as here, pytest.raises(OSError, match="'en2'"):
+            with udp_socket() as here, pytest.raises(OSError, match="'en2'"):
                 resolve(here, "en2")
             assert "en2" not in [each.name for each in interfaces()]

@@ -21,8 +21,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import trio_ipv4
+from support.systems import extension, on
 from trio_ipv4 import ControlMessage, Datagram, open_udp
-from trio_ipv4._kernel import batch
+from trio_ipv4._abi.this import this_platform
+from trio_ipv4._kernel.calls import mmsg
+from trio_ipv4._kernel.calls.by_ctypes import ByCtypes
+from trio_ipv4._kernel.native import NativeSystem
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -34,8 +38,8 @@ PORT = 5000
 @pytest.fixture(params=["compiled", "ctypes"])
 def through(request: pytest.FixtureRequest) -> str:
     """Say how a script is to call the kernel."""
-    if request.param == "compiled" and batch.compiled is None:
-        pytest.skip("the package was installed without its compiled part")
+    if request.param == "compiled":
+        extension()
     return str(request.param)
 
 
@@ -47,9 +51,9 @@ import sys
 sys.path[:] = {path!r}
 import json, mmap, os, trio
 from trio_ipv4 import *
-from trio_ipv4._kernel import batch
-if {through!r} == "ctypes":
-    batch.compiled = None
+from trio_ipv4._kernel.calls import mmsg
+from support import systems
+systems.use({through!r})
 {textwrap.dedent(body)}
 """
     return [sys.executable, "-W", "error", "-c", code]
@@ -61,7 +65,7 @@ if {through!r} == "ctypes":
 @pytest.mark.parametrize(
     ("memory", "seen"),
     [
-        ("batch._private_memory(5000)", [0, 0]),
+        ("mmsg.private_memory(5000)", [0, 0]),
         # Python's default, so that this test is known to notice.
         ("mmap.mmap(-1, 5000)", [7, 7]),
     ],
@@ -220,10 +224,9 @@ LOOK_AROUND = """
 
 def test_a_thread_that_looks_at_every_list_finds_none_with_holes() -> None:
     """A hole crashes the interpreter, so that it has a process of its own."""
-    if batch.compiled is None:
-        pytest.skip("the package was installed without its compiled part")
+    extension()
     body = textwrap.dedent(LOOK_AROUND) + textwrap.dedent("""
-    columns = batch.compiled.columns(values, _KIND, Names(), request)
+    columns = systems.extension().columns(values, _KIND, Names(), request)
     print(json.dumps([looks, lists > looks, columns == (
         [each.payload for each in values],
         [repr(each.peer).encode() for each in values],
@@ -258,8 +261,9 @@ class InterruptedStruct:
 
 
 @pytest.fixture
-def by_ctypes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batch, "compiled", None)
+def by_ctypes() -> Iterator[None]:
+    with on(NativeSystem(calls=ByCtypes(this_platform()))):
+        yield
 
 
 @pytest.fixture
@@ -315,10 +319,10 @@ async def test_an_interrupted_send_leaves_no_control_message_to_the_next(
             before = datagrams(CONTROLS[first], b"before")
             await conn.send_batch(before)
             assert on_the_wire(hearing, 4) == expected(before)
-            headers = conn._sender._headers
+            headers = conn._sender._way._headers  # type: ignore[attr-defined]
             assert headers is not None
             whole = headers._header
-            headers._header = InterruptedStruct(whole, after)  # type: ignore[assignment,misc]
+            headers._header = InterruptedStruct(whole, after)
             try:
                 await conn.send_batch(datagrams(CONTROLS[interrupted], b"interrupted"))
             except Interrupt:
@@ -338,7 +342,7 @@ async def test_a_send_is_interrupted_where_headers_differ() -> None:
     """So that the test above is known to interrupt."""
     async with open_udp("127.0.0.1") as conn, open_udp("127.0.0.1", PORT):
         await conn.send_batch(datagrams(CONTROLS["a TTL"], b"before"))
-        headers = conn._sender._headers
+        headers = conn._sender._way._headers  # type: ignore[attr-defined]
         assert headers is not None
         headers._header = InterruptedStruct(headers._header, 2)  # type: ignore[assignment,misc]
         with pytest.raises(Interrupt):
@@ -378,7 +382,7 @@ async def test_an_interrupted_receive_leaves_no_bounds_to_the_next(
             await receive(before)
             await sending.send_batch(eight)
             with monkeypatch.context() as patch:
-                patch.setattr(batch, "_repeated", HalfStruct)
+                patch.setattr(mmsg, "repeated", HalfStruct)
                 with pytest.raises(Interrupt):
                     await conn.receive_batch(limit, max_bytes=interrupted)
             await receive(then)

@@ -88,8 +88,7 @@ from ipaddress import IPv4Address
 import trio_ipv4
 from trio_ipv4 import *
 from trio_ipv4 import testing
-from trio_ipv4._kernel import batch
-from support import sandbox
+from support import sandbox, systems
 {"" if table is None else f"sandbox.replace_tables(empty={table == 'empty'})"}
 {textwrap.dedent(before)}
 for refusal in {[tuple(refusal) for refusal in refusals]!r}:

@@ -35,7 +35,7 @@ class Contestant:
 
 
 LIBRARY: Final = ("trio_ipv4",)
-OURS: Final = (*LIBRARY, "trio_ipv4._kernel._mmsg")
+OURS: Final = (*LIBRARY, "trio_ipv4._kernel.calls._mmsg")
 """With the compiled part; who is called pure does without it."""
 PURE: Final = "pure Python"
 _OFFLOAD: Final = ("PacketConn.receive_offload", "PacketConn.send_segmented")

@@ -72,6 +72,16 @@ _CONTROL: Final[Mapping[str, tuple[int, int]]] = {
     "UDP_GRO": (IPPROTO_UDP, 104),
 }
 
+_NUMBERS: Final[Mapping[str, int]] = {
+    "rtnetlink": 16,  # AF_NETLINK, linux/socket.h. Its protocol, NETLINK_ROUTE, is 0 (linux/netlink.h).
+    "MSG_ERRQUEUE": 0x2000,  # linux/socket.h
+    # linux/sockios.h
+    "SIOCGIFNAME": 0x8910,
+    "SIOCGIFCONF": 0x8912,
+    "SIOCGIFFLAGS": 0x8913,
+    "SIOCGIFINDEX": 0x8933,
+}
+
 
 def linux(*, word: Literal[4, 8] = 8, byte_order: Literal["little", "big"] = "little") -> Platform:
     """Describe Linux on a machine with pointers of `word` octets."""
@@ -82,6 +92,7 @@ def linux(*, word: Literal[4, 8] = 8, byte_order: Literal["little", "big"] = "li
         name="linux",
         options={**_OPTIONS, "SO_TIMESTAMPNS": timestamp},
         control={**_CONTROL, "SO_TIMESTAMPNS": (timestamp.level, timestamp.name)},
+        numbers=_NUMBERS,
         word=word,
         byte_order=byte_order,
         cmsg_alignment=word,

@@ -45,6 +45,7 @@ class Platform:
         name: As `sys.platform` has it.
         options: The options that this platform has, under the names of its headers.
         control: The numbers of control messages, `(level, type)`, under the names of the headers.
+        numbers: Other numbers that this platform has, under the names of the headers: requests of ioctl(2), families.
         word: The size of a pointer, in octets: 8 or 4.
         byte_order: Of this machine's integers.
         cmsg_alignment: To how many octets a control message's header and data are padded.
@@ -61,6 +62,7 @@ class Platform:
     name: str
     options: Mapping[str, Option] = attrs.field(factory=dict[str, Option], repr=False)
     control: Mapping[str, tuple[int, int]] = attrs.field(factory=dict[str, tuple[int, int]], repr=False)
+    numbers: Mapping[str, int] = attrs.field(factory=dict[str, int], repr=False)
     word: Literal[4, 8] = 8
     byte_order: Literal["little", "big"] = "little"
     cmsg_alignment: int = 8
@@ -81,6 +83,17 @@ class Platform:
         """
         try:
             return self.options[name]
+        except KeyError:
+            raise UnsupportedError(name, self.name) from None
+
+    def number(self, name: str) -> int:
+        """Look up a number by the name that the kernel's headers give it.
+
+        Raises:
+            UnsupportedError: This platform has no such number.
+        """
+        try:
+            return self.numbers[name]
         except KeyError:
             raise UnsupportedError(name, self.name) from None
 

@@ -12,11 +12,14 @@ if TYPE_CHECKING:
 
     from trio_ipv4._abi.platform import Platform
 
+# The same numbers on every platform (POSIX sys/socket.h implementations).
 AF_INET: Final = 2
-"""The same number on every platform (POSIX sys/socket.h implementations)."""
+SOCK_DGRAM: Final = 2
+SOCK_RAW: Final = 3
 SOCKADDR_IN_SIZE: Final = 16
 SOCKADDR_STORAGE_SIZE: Final = 128
 IN_PKTINFO_SIZE: Final = 12
+SOCK_FILTER_SIZE: Final = 8
 ANY: Final = b"\0\0\0\0"
 
 ControlRecord: TypeAlias = "tuple[int, int, int, bytes]"
@@ -141,6 +144,11 @@ def iterate_cmsgs(platform: Platform, data: bytes) -> Iterator[ControlRecord]:
 def sock_fprog(platform: Platform, count: int, address: int) -> bytes:
     """Lay out `struct sock_fprog` (linux/filter.h): number of instructions, and where they are in memory."""
     return struct.pack(platform.prefix + ("H6xQ" if platform.word == 8 else "H2xI"), count, address)
+
+
+def ifreq_size(platform: Platform) -> int:
+    """Return the size of `struct ifreq` (linux/if.h): a name of 16 octets, and a union that holds pointers."""
+    return 40 if platform.word == 8 else 32
 
 
 def mmsghdr_format(platform: Platform) -> str:

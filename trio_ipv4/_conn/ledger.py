@@ -30,7 +30,7 @@ import trio
 from trio_ipv4._codec.explicit_steps import IllegalStep
 from trio_ipv4._conn.turns import require_trio
 from trio_ipv4._errors import DeafMembershipWarning, MembershipWarning, SourceSpecificRangeWarning
-from trio_ipv4._kernel import groups, lookup, sockets
+from trio_ipv4._kernel import groups, lookup
 from trio_ipv4._kernel.deletions import Deletions, watch_deletions
 from trio_ipv4._kernel.explain import refusal
 from trio_ipv4._values.fields import SSM_RANGE, UNSPECIFIED
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from trio_ipv4._codec.explicit_steps import Change
+    from trio_ipv4._kernel.system import Socket
     from trio_ipv4._values.fields import AddressLike
     from trio_ipv4._values.interface import InterfaceLike
 
@@ -163,9 +164,9 @@ class Ledger:
     Whoever calls it to change something holds interrupts back.
     """
 
-    def __init__(self, socket: trio.socket.SocketType) -> None:
+    def __init__(self, socket: Socket) -> None:
         self._socket: Final = socket
-        self._process: Final = sockets.this_process()
+        self._process: Final = socket.system.process()
         self._holds: Final[dict[Key, dict[object, SourceFilter]]] = {}
         self._kernel: Final[dict[Key, SourceFilter]] = {}
         # Where the explicit operations joined when the routes were to choose: a later leave must not ask them again,
@@ -494,7 +495,7 @@ class Ledger:
 
     def _is_inherited(self) -> bool:
         """Tell whether this is a forked child. It shares the socket: leaving would make its parent deaf."""
-        return self._process != sockets.this_process()
+        return self._process != self._socket.system.process()
 
     def _is_open(self) -> bool:
         return self._socket.fileno() >= 0

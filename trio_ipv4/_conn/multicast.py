@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Final, Self, overload
 
 import trio
 
+from trio_ipv4._abi.structs import SOCK_DGRAM, SOCK_RAW
 from trio_ipv4._codec import explicit_steps
 from trio_ipv4._conn.ledger import Ledger, Membership, callers_level
-from trio_ipv4._conn.options import Conn
-from trio_ipv4._conn.turns import OwnedSocket
+from trio_ipv4._conn.options import Conn, unwrap
+from trio_ipv4._conn.turns import OwnedSocket, to_system
 from trio_ipv4._errors import CappedBufferWarning
-from trio_ipv4._kernel import bpf, lookup, options, sockets
+from trio_ipv4._kernel import bpf, lookup, options
 from trio_ipv4._values.bpf import to_program
 from trio_ipv4._values.control import ControlFlags
 from trio_ipv4._values.fields import to_bool, to_group, to_integer, to_unicast
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from ipaddress import IPv4Address
 
     from trio_ipv4._codec.explicit_steps import Change
+    from trio_ipv4._kernel.system import Socket
     from trio_ipv4._values.bpf import RawInstruction
     from trio_ipv4._values.fields import AddressLike
     from trio_ipv4._values.interface import InterfaceLike
@@ -52,16 +54,22 @@ class MulticastConn(Conn):
         TypeError: Anything else.
     """
 
-    _kinds: tuple[int, ...] = (sockets.SOCK_DGRAM, sockets.SOCK_RAW)
+    _kinds: tuple[int, ...] = (SOCK_DGRAM, SOCK_RAW)
     _kind_names = "SOCK_DGRAM or SOCK_RAW"
 
     def __init__(self, socket: trio.socket.SocketType) -> None:
-        super().__init__(socket)
-        if self._socket is not socket or socket.type not in self._kinds:
+        trio_socket = unwrap(socket)
+        if trio_socket is not socket or trio_socket.type not in self._kinds:  # It may be a stream's.
             raise TypeError(f"pass a trio socket of type {self._kind_names}, not {socket!r}")
-        self._owned: Final = OwnedSocket(socket)
-        self._ledger: Final = Ledger(socket)
-        self._control_flags = _read_control_flags(socket)
+        self._set_up(to_system(trio_socket), trio_socket)
+
+    def _set_up(
+        self, socket: Socket, trio_socket: trio.socket.SocketType, control_flags: ControlFlags | None = None
+    ) -> None:
+        super()._set_up(socket, trio_socket, control_flags)
+        self._owned = OwnedSocket(socket, trio_socket)
+        self._ledger = Ledger(socket)
+        self._control_flags = _read_control_flags(socket) if control_flags is None else control_flags
         self._multicast_interface: int | None = None
 
     @trio.lowlevel.enable_ki_protection
@@ -439,15 +447,15 @@ _NO_ADDRESS: Final = bytes(4)
 _LOOPBACK: Final = ipaddress.IPv4Address("127.0.0.1").packed
 
 
-def _read_control_flags(socket: trio.socket.SocketType) -> ControlFlags:
+def _read_control_flags(socket: Socket) -> ControlFlags:
     flags = ControlFlags(0)
     for name, facts in CONTROL_SWITCHES:
-        if options.has_option(name) and _is_on(socket, name):
+        if options.has_option(socket, name) and _is_on(socket, name):
             flags |= facts
     return flags
 
 
-def _is_on(socket: trio.socket.SocketType, name: str) -> bool:
+def _is_on(socket: Socket, name: str) -> bool:
     try:
         return bool(options.get_integer(socket, name))
     except OSError as error:
@@ -456,7 +464,7 @@ def _is_on(socket: trio.socket.SocketType, name: str) -> bool:
         return False  # Some sandboxes lack what the platform has.
 
 
-def _write_control_flags(socket: trio.socket.SocketType, before: ControlFlags, flags: ControlFlags) -> None:
+def _write_control_flags(socket: Socket, before: ControlFlags, flags: ControlFlags) -> None:
     """Set the switches that differ."""
     now = dict(control_settings(before))
     for name, value in control_settings(flags):

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, TypeVar
 
-import trio
-
+from trio_ipv4._abi.structs import SOCK_DGRAM, SOCK_RAW
 from trio_ipv4._conn.multicast import control_settings
 from trio_ipv4._conn.packet import PacketConn
 from trio_ipv4._conn.raw import RawConn
-from trio_ipv4._kernel import options, sockets
+from trio_ipv4._conn.turns import to_trio
+from trio_ipv4._kernel import sockets
+from trio_ipv4._kernel.native import current_system
 from trio_ipv4._values.control import ControlFlags
 from trio_ipv4._values.fields import UNSPECIFIED, to_address, to_bool, to_integer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
+    from trio_ipv4._abi.platform import Platform
+    from trio_ipv4._kernel.system import Socket
     from trio_ipv4._values.fields import AddressLike
 
 ConnT = TypeVar("ConnT", PacketConn, RawConn)
@@ -58,11 +59,12 @@ def open_udp(
     if to_bool(bind_group, "bind_group") and not local.is_multicast:
         raise ValueError(f"address must be multicast with bind_group=True, got {local}")
     shared = to_bool(share_port, "share_port") or local.is_multicast
-    settings = [("SO_BROADCAST", 1), *settings_for(multicast_all, control_flags)]
+    system = current_system()
+    settings = [("SO_BROADCAST", 1), *settings_for(system.platform, multicast_all, control_flags)]
     bound = UNSPECIFIED if local.is_multicast and not bind_group else local
     number = to_integer(port, "port", 0, 0xFFFF)
-    socket = sockets.open_socket(sockets.SOCK_DGRAM, 0, bound, number, settings, share_port=shared)
-    return packet_conn(socket, control_flags)
+    socket = sockets.open_socket(system, SOCK_DGRAM, 0, bound, number, settings, share_port=shared)
+    return own(PacketConn, socket, control_flags)
 
 
 def open_ip(
@@ -90,9 +92,9 @@ def open_ip(
         UnsupportedError: As for `open_udp`.
         ValueError: A host name; `protocol` is out of range.
     """
-    return packet_conn(
-        _raw_socket(protocol, address, multicast_all, control_flags, (("IP_HDRINCL", 0),)), control_flags
-    )
+    # 0 is what a raw socket begins with, IPPROTO_RAW's aside (raw(7)).
+    socket = _raw_socket(protocol, address, multicast_all, control_flags, ("IP_HDRINCL", 0))
+    return own(PacketConn, socket, control_flags)
 
 
 def open_raw(
@@ -116,22 +118,15 @@ def open_raw(
         UnsupportedError: As for `open_udp`.
         ValueError: A host name; `protocol` is out of range.
     """
-    socket = _raw_socket(protocol, address, multicast_all, control_flags, (("IP_HDRINCL", 1),))
-    return _owning(RawConn, socket, control_flags)
+    socket = _raw_socket(protocol, address, multicast_all, control_flags, ("IP_HDRINCL", 1))
+    return own(RawConn, socket, control_flags)
 
 
-def packet_conn(socket: sockets.StdlibSocket, control_flags: ControlFlags) -> PacketConn:
-    """Wrap a socket that was made with `settings_for(control_flags)`, or close it."""
-    return _owning(PacketConn, socket, control_flags)
-
-
-def _owning(
-    kind: Callable[[trio.socket.SocketType], ConnT], socket: sockets.StdlibSocket, flags: ControlFlags
-) -> ConnT:
-    """Wrap a socket, or close it."""
+def own(kind: type[ConnT], socket: Socket, control_flags: ControlFlags) -> ConnT:
+    """Make a connection of a socket that was opened with `settings_for(control_flags)`; close it if that fails."""
     try:
-        conn = kind(trio.socket.from_stdlib_socket(socket))
-        conn._note_control_flags(flags)
+        conn = kind.__new__(kind)
+        conn._set_up(socket, to_trio(socket), control_flags)
     except BaseException:
         socket.close()
         raise
@@ -143,18 +138,19 @@ def _raw_socket(
     address: AddressLike,
     multicast_all: bool,
     control_flags: ControlFlags,
-    more: tuple[tuple[str, int], ...],
-) -> sockets.StdlibSocket:
+    header: tuple[str, int],
+) -> Socket:
     number = to_integer(protocol, "protocol", 1, 255)
-    settings = [*more, *settings_for(multicast_all, control_flags)]
-    return sockets.open_socket(sockets.SOCK_RAW, number, to_address(address, "address"), 0, settings)
+    system = current_system()
+    settings = [header, *settings_for(system.platform, multicast_all, control_flags)]
+    return sockets.open_socket(system, SOCK_RAW, number, to_address(address, "address"), 0, settings)
 
 
-def settings_for(multicast_all: bool, control_flags: ControlFlags) -> list[tuple[str, int]]:
+def settings_for(platform: Platform, multicast_all: bool, control_flags: ControlFlags) -> list[tuple[str, int]]:
     """Return the options that every way in sets."""
     if not isinstance(control_flags, ControlFlags):
         raise TypeError(f"control_flags must be ControlFlags, got {control_flags!r}")
     settings = [(name, value) for name, value in control_settings(control_flags) if value]
-    if options.has_option("IP_MULTICAST_ALL"):
+    if "IP_MULTICAST_ALL" in platform.options:
         settings.append(("IP_MULTICAST_ALL", int(to_bool(multicast_all, "multicast_all"))))
     return settings

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import difflib
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Self
 
 import trio
 
-from trio_ipv4._conn.turns import require_trio
-from trio_ipv4._kernel import options, sockets
+from trio_ipv4._abi.structs import AF_INET
+from trio_ipv4._conn.turns import require_trio, to_system
+from trio_ipv4._kernel import options
 from trio_ipv4._values.fields import to_integer
 
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from trio_ipv4._kernel.system import Socket
+    from trio_ipv4._values.control import ControlFlags
     from trio_ipv4._values.fields import Endpoint
 
 
@@ -33,13 +36,30 @@ class Conn:
     """
 
     def __init__(self, stream_or_socket: trio.SocketStream | trio.socket.SocketType) -> None:
-        self._socket: Final = _unwrap(stream_or_socket)
+        trio_socket = unwrap(stream_or_socket)
+        self._set_up(to_system(trio_socket), trio_socket)
+
+    def _set_up(
+        self,
+        socket: Socket,
+        trio_socket: trio.socket.SocketType,
+        control_flags: ControlFlags | None = None,  # noqa: ARG002  # A stream has no facts.
+    ) -> None:
+        """Take a socket: the system's side of it, and trio's.
+
+        Args:
+            socket: The system's side.
+            trio_socket: Trio's side.
+            control_flags: The facts for which its switches are on, if that is known already.
+        """
+        self._socket = socket
+        self._trio_socket = trio_socket
         self._closed = False
 
     @property
     def socket(self) -> trio.socket.SocketType:
         """The trio socket, also after closing."""
-        return self._socket
+        return self._trio_socket
 
     @property
     def tos(self) -> int:
@@ -118,8 +138,8 @@ class Conn:
         return f"<{type(self).__name__} {address}:{port}>"
 
     @property
-    def _usable(self) -> trio.socket.SocketType:
-        """The trio socket, unless this connection was closed."""
+    def _usable(self) -> Socket:
+        """The socket, unless this connection was closed."""
         self._require_open()
         return self._socket
 
@@ -128,7 +148,8 @@ class Conn:
             raise trio.ClosedResourceError("this connection was closed")
 
 
-def _unwrap(value: object) -> trio.socket.SocketType:
+def unwrap(value: object) -> trio.socket.SocketType:
+    """Return the trio socket of what a caller passed; anything else is a `TypeError` that says what to pass."""
     if isinstance(value, trio.SSLStream):
         raise TypeError(f"pass a trio.SocketStream, the transport_stream below TLS, not {value!r}")
     if isinstance(value, trio.SocketListener):
@@ -138,6 +159,6 @@ def _unwrap(value: object) -> trio.socket.SocketType:
         raise TypeError(
             f"pass a trio.SocketStream or a trio socket (trio.socket.from_stdlib_socket makes one), not {value!r}"
         )
-    if socket.family != sockets.AF_INET:
+    if socket.family != AF_INET:
         raise TypeError(f"pass a socket of AF_INET, not of {socket.family!r}")
     return socket

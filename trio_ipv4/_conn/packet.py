@@ -6,10 +6,10 @@ import functools
 import itertools
 from typing import TYPE_CHECKING, Final, final
 
-from trio_ipv4._abi.this import this_platform
+from trio_ipv4._abi.structs import SOCK_RAW
 from trio_ipv4._conn.traffic import DatagramConn, Remembered, control_lost, header_length, partial_send
 from trio_ipv4._errors import ParseError
-from trio_ipv4._kernel import batch, bpf, offload, options, sockets
+from trio_ipv4._kernel import bpf, calls, offload, options
 from trio_ipv4._values.bpf import RawInstruction
 from trio_ipv4._values.control import EMPTY, ControlFlags, ControlMessage, LeadingTimestamp
 from trio_ipv4._values.datagram import Datagram
@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 
     import trio
 
-    from trio_ipv4._conn.traffic import Columns
-    from trio_ipv4._kernel.batch import Received
+    from trio_ipv4._abi.platform import Platform
+    from trio_ipv4._kernel.calls import Columns, Received
+    from trio_ipv4._kernel.system import Socket
     from trio_ipv4._values.fields import EndpointLike
 
 
@@ -46,13 +47,16 @@ class PacketConn(DatagramConn[Datagram]):
         TypeError: Anything else, a socket of the standard library included.
     """
 
-    def __init__(self, socket: trio.socket.SocketType) -> None:
-        super().__init__(socket)
-        self._is_raw = socket.type == sockets.SOCK_RAW
+    def _set_up(
+        self, socket: Socket, trio_socket: trio.socket.SocketType, control_flags: ControlFlags | None = None
+    ) -> None:
+        super()._set_up(socket, trio_socket, control_flags)
+        self._is_raw = socket.kind == SOCK_RAW
         self._can_segment: bool | None = None  # Found out when it matters.
-        self._coalesced = not self._is_raw and offload.is_on(socket)
+        is_new = control_flags is not None  # Then nobody has switched it on.
+        self._coalesced = not self._is_raw and not is_new and offload.is_on(socket)
         self._receive_offload = self._coalesced
-        self._segment_sizes: Final = _SegmentSizes()
+        self._segment_sizes = _SegmentSizes(self._platform)
         self._make_recipe()
 
     @property
@@ -113,7 +117,7 @@ class PacketConn(DatagramConn[Datagram]):
         sent = 0
         if len(octets) > size and self._segments_in_kernel():
             per_call = size * offload.segments_per_call(size)
-            segmented = request + offload.segment_request(size)
+            segmented = request + offload.segment_request(self._platform, size)
             try:
                 await self._send_all(_cut(octets, per_call, name, segmented, _CALLS_AT_ONCE))
             except OSError as error:
@@ -154,7 +158,7 @@ class PacketConn(DatagramConn[Datagram]):
 
     def _read_queue(self) -> None:
         """Make ready what the kernel has queued, errors included."""
-        for _ in range(batch.MAX_BATCH):
+        for _ in range(calls.MAX_BATCH):
             try:
                 if not self._read_coalesced(_AT_ONCE, self._socket.fileno()):
                     break
@@ -174,7 +178,7 @@ class PacketConn(DatagramConn[Datagram]):
         if not self._is_raw:  # There the payload is behind a header.
             with_source = ControlFlags.SRC in self._control_flags
             sizes = self._segment_sizes if self._coalesced else None
-            self._recipe = batch.Recipe(_KIND, self._peers, self._controls, with_source, sizes)
+            self._recipe = calls.Recipe(_KIND, self._peers, self._controls, with_source, sizes)
 
     def _take(self, descriptor: int, limit: int, max_bytes: int) -> Sequence[Datagram] | None:
         if self._coalesced:
@@ -188,7 +192,7 @@ class PacketConn(DatagramConn[Datagram]):
         return list(map(received_datagram, received.payloads, self._peers_of(received), self._controls_of(received)))
 
     def _take_coalesced(self, descriptor: int, limit: int, max_bytes: int) -> Sequence[Datagram] | None:
-        enough = min(limit, batch.MAX_BATCH)  # A flood must not keep this call for ever.
+        enough = min(limit, calls.MAX_BATCH)  # A flood must not keep this call for ever.
         while sum(1 if isinstance(run, Exception) else len(run) for run in self._ready) < enough:
             try:
                 # Few at a time: each may hold 64 datagrams, and what this call does not return waits for the next.
@@ -233,7 +237,7 @@ class PacketConn(DatagramConn[Datagram]):
         flags = received.flags or itertools.repeat(0)
         # Some of the columns have no end.
         for payload, peer, control, flag in zip(received.payloads, peers, controls, flags):  # noqa: B905
-            if flag & batch.MSG_CTRUNC:
+            if flag & calls.MSG_CTRUNC:
                 yield control_lost()
                 continue
             try:
@@ -241,7 +245,7 @@ class PacketConn(DatagramConn[Datagram]):
             except ParseError as error:
                 yield error
             else:
-                yield received_datagram(inside, peer, control, bool(flag & batch.MSG_TRUNC))
+                yield received_datagram(inside, peer, control, bool(flag & calls.MSG_TRUNC))
 
     def _bounded(self, value: Datagram, max_bytes: int) -> Datagram:
         if len(value.payload) <= max_bytes:
@@ -254,22 +258,11 @@ class PacketConn(DatagramConn[Datagram]):
         return value.payload, self._names[value.peer], self._request(value.control)
 
     def _encode_all(self, values: tuple[Datagram, ...]) -> Columns:
-        if batch.compiled is not None:
-            columns = batch.compiled.columns(values, _KIND, self._names, self._request)
-            return super()._encode_all(values) if columns is None else columns
-        if {*map(type, values)} != {Datagram}:
-            return super()._encode_all(values)  # It names what is none.
-        # Column by column, in half the time of a call for each.
-        controls = [value.control for value in values]
-        first = controls[0]
-        if controls.count(first) == len(controls):
-            requests = [self._request(first)] * len(controls)
-        else:
-            requests = [self._request(control) for control in controls]
-        return [value.payload for value in values], [self._names[value.peer] for value in values], requests
+        columns = self._sender.columns(values, _KIND, self._names, self._request)
+        return super()._encode_all(values) if columns is None else columns  # It names the one that is no datagram.
 
 
-def _cut(octets: bytes, size: int, name: bytes, request: bytes, most: int = batch.MAX_BATCH) -> Iterator[Columns]:
+def _cut(octets: bytes, size: int, name: bytes, request: bytes, most: int = calls.MAX_BATCH) -> Iterator[Columns]:
     """Cut octets into datagrams of `size`, the last one shorter if need be, in portions of `most`.
 
     Of nothing, one empty datagram is made.
@@ -287,15 +280,19 @@ _AT_ONCE: Final = 64
 """How many of what the kernel coalesced to read in one call, each up to 64 KiB."""
 _NOTHING: Final = (RawInstruction(0x06, 0, 0, 0),)
 """A BPF program that keeps nothing: BPF_RET of 0 (linux/bpf_common.h)."""
-_KIND: Final = batch.Kind(Datagram, (Datagram.payload, Datagram.peer, Datagram.control, Datagram.truncated))
+_KIND: Final = calls.Kind(Datagram, (Datagram.payload, Datagram.peer, Datagram.control, Datagram.truncated))
 
 
 class _SegmentSizes(Remembered[bytes, int]):
     """Segment sizes by the octets of control messages; 0 where none is told."""
 
+    def __init__(self, platform: Platform) -> None:
+        super().__init__()
+        self._platform: Final = platform
+
     @functools.cached_property
     def _timestamp(self) -> LeadingTimestamp:
-        return LeadingTimestamp(this_platform())
+        return LeadingTimestamp(self._platform)
 
     def __missing__(self, key: bytes) -> int:
         if self._timestamp.read(key) is None:
@@ -303,4 +300,4 @@ class _SegmentSizes(Remembered[bytes, int]):
         return self[key[self._timestamp.size :]]  # As for `Controls`.
 
     def _make(self, key: bytes) -> int:
-        return offload.segment_size(key)
+        return offload.segment_size(self._platform, key)

@@ -6,10 +6,9 @@ import itertools
 from typing import TYPE_CHECKING, final
 
 from trio_ipv4._abi import structs
-from trio_ipv4._abi.this import this_platform
 from trio_ipv4._conn.traffic import DatagramConn, control_lost, header_length
 from trio_ipv4._errors import ParseError
-from trio_ipv4._kernel import batch, options, sockets
+from trio_ipv4._kernel import calls, options
 from trio_ipv4._values.datagram import RawDatagram
 from trio_ipv4._values.header import Header, from_kernel_order, to_kernel_order
 
@@ -18,7 +17,8 @@ if TYPE_CHECKING:
 
     import trio
 
-    from trio_ipv4._kernel.batch import Received
+    from trio_ipv4._abi.platform import Platform
+    from trio_ipv4._kernel.calls import Received
 
 
 @final
@@ -39,25 +39,25 @@ class RawConn(DatagramConn[RawDatagram]):
         TypeError: Anything else, a socket of the standard library included.
     """
 
-    _kinds = (sockets.SOCK_RAW,)
+    _kinds = (structs.SOCK_RAW,)
     _kind_names = "SOCK_RAW"
 
     def __init__(self, socket: trio.socket.SocketType) -> None:
         super().__init__(socket)
-        options.set_integer(socket, "IP_HDRINCL", 1)
+        options.set_integer(self._socket, "IP_HDRINCL", 1)
 
     def _decode(self, received: Received) -> Iterator[RawDatagram | Exception]:
         flags = received.flags or itertools.repeat(0)
         for packet, control, flag in zip(received.payloads, self._controls_of(received), flags):  # noqa: B905
-            if flag & batch.MSG_CTRUNC:
+            if flag & calls.MSG_CTRUNC:
                 yield control_lost()
                 continue
             try:
-                header, payload = _parse(packet)
+                header, payload = _parse(self._platform, packet)
             except ParseError as error:
                 yield error
             else:
-                yield RawDatagram(header, payload, control=control, truncated=bool(flag & batch.MSG_TRUNC))
+                yield RawDatagram(header, payload, control=control, truncated=bool(flag & calls.MSG_TRUNC))
 
     def _bounded(self, value: RawDatagram, max_bytes: int) -> RawDatagram:
         if len(value.payload) <= max_bytes:
@@ -71,15 +71,14 @@ class RawConn(DatagramConn[RawDatagram]):
         if control.ttl is not None or control.tos is not None:
             raise ValueError(f"control must have no ttl and no tos when the header is sent too, got {control}")
         header = value.header.marshal()
-        platform = this_platform()
+        platform = self._platform
         if platform.header_in_host_order:
             header = to_kernel_order(header, platform.byte_order)
         name = structs.sockaddr_in(platform, value.header.dst.packed, 0)
         return header + value.payload, name, self._request(control)
 
 
-def _parse(packet: bytes) -> tuple[Header, bytes]:
-    platform = this_platform()
+def _parse(platform: Platform, packet: bytes) -> tuple[Header, bytes]:
     start = header_length(packet)
     if platform.header_in_host_order:
         excludes = platform.length_excludes_header

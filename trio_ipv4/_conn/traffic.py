@@ -10,16 +10,16 @@ import functools
 import ipaddress
 import itertools
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Final, Generic, Literal, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Final, Generic, Literal, TypeVar, cast
 
 import trio
 
 from trio_ipv4._abi import structs
-from trio_ipv4._abi.this import this_platform
+from trio_ipv4._abi.structs import SOCK_RAW
 from trio_ipv4._conn.multicast import MulticastConn
 from trio_ipv4._conn.turns import MORE, Progress, require_trio
 from trio_ipv4._errors import ParseError, PartialSendError
-from trio_ipv4._kernel import batch, sockets
+from trio_ipv4._kernel import calls
 from trio_ipv4._kernel.causes import Attempt, explain_sending
 from trio_ipv4._kernel.explain import explain
 from trio_ipv4._values.control import EMPTY, ControlFlags, ControlMessage, LeadingTimestamp, parse_control, stamped
@@ -28,14 +28,14 @@ from trio_ipv4._values.fields import to_integer
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from trio_ipv4._kernel.batch import Received
+    from trio_ipv4._abi.platform import Platform
+    from trio_ipv4._kernel.calls import Columns, Received, Sender
+    from trio_ipv4._kernel.system import Socket
     from trio_ipv4._values.fields import Endpoint
 
 ValueT = TypeVar("ValueT")
 KeyT = TypeVar("KeyT")
 MadeT = TypeVar("MadeT")
-Columns: TypeAlias = "tuple[Sequence[bytes], Sequence[bytes], Sequence[bytes]]"
-"""Datagrams on their way to the kernel: payloads, the `struct sockaddr_in` of each, the control messages of each."""
 MAX_BYTES: Final = 65535
 """The longest IP packet (RFC 791: total length has 16 bits)."""
 MAX_LIMIT: Final = 2**31 - 1
@@ -50,20 +50,23 @@ class DatagramConn(MulticastConn, trio.abc.Channel[ValueT], Generic[ValueT]):
     `async for` receives until the connection is closed from another task, which is `trio.ClosedResourceError`.
     """
 
-    def __init__(self, socket: trio.socket.SocketType) -> None:
-        super().__init__(socket)
+    def _set_up(
+        self, socket: Socket, trio_socket: trio.socket.SocketType, control_flags: ControlFlags | None = None
+    ) -> None:
+        super()._set_up(socket, trio_socket, control_flags)
+        self._platform = socket.system.platform
         # The most octets that the kernel puts before the payload (RFC 791: a header has up to 15 words of 4 octets).
-        self._header_room: Final = 60 if socket.type == sockets.SOCK_RAW else 0
+        self._header_room = 60 if socket.kind == SOCK_RAW else 0
         # What to make of a datagram, if it can be made without `_decode`.
-        self._recipe: batch.Recipe | None = None
-        self._receiver: Final = batch.Receiver()
-        self._sender: Final = batch.Sender()
+        self._recipe: calls.Recipe | None = None
+        self._receiver = socket.receiver()
+        self._sender = socket.sender()
         # What the kernel has handed over and the caller not got yet: runs of values, with errors between them.
-        self._ready: Final[collections.deque[list[ValueT] | Exception]] = collections.deque()
-        self._peers: Final = Peers()
-        self._names: Final = Names()
+        self._ready: collections.deque[list[ValueT] | Exception] = collections.deque()
+        self._peers = Peers()
+        self._names = Names(self._platform)
         self._last_request: tuple[ControlMessage, bytes] = EMPTY, b""
-        self._controls = Controls(self._control_flags)
+        self._controls = Controls(self._platform, self._control_flags)
 
     async def receive(self, max_bytes: int = MAX_BYTES) -> ValueT:
         """Receive one datagram. A checkpoint; cancelled, it has taken nothing.
@@ -144,10 +147,10 @@ class DatagramConn(MulticastConn, trio.abc.Channel[ValueT], Generic[ValueT]):
             raise TypeError(f"pass a collection of datagrams to send_batch(), not {given!r}; send() takes one")
         every = tuple(values)
         portions: list[Columns] = []
-        for start in range(0, len(every), batch.MAX_BATCH):
+        for start in range(0, len(every), calls.MAX_BATCH):
             if start:
                 await trio.lowlevel.checkpoint()
-            portions.append(self._encode_all(every[start : start + batch.MAX_BATCH]))
+            portions.append(self._encode_all(every[start : start + calls.MAX_BATCH]))
         await self._send_all(portions)
 
     @abc.abstractmethod
@@ -222,7 +225,7 @@ class DatagramConn(MulticastConn, trio.abc.Channel[ValueT], Generic[ValueT]):
             self._ledger.warn_of_forgotten()
 
     def _control_flags_changed(self) -> None:
-        self._controls = Controls(self._control_flags)
+        self._controls = Controls(self._platform, self._control_flags)
 
     def _encode_all(self, values: tuple[ValueT, ...]) -> Columns:
         """Return what goes to the kernel."""
@@ -240,7 +243,7 @@ class DatagramConn(MulticastConn, trio.abc.Channel[ValueT], Generic[ValueT]):
     def _send_error(self, refused: OSError, sending: _Sending) -> OSError:
         payload, name, control = sending.next
         which = f"datagram {sending.sent} of the batch, " if sending.is_batch else ""
-        request = parse_control(this_platform(), control)
+        request = parse_control(self._platform, control)
         attempt = Attempt(self._socket, payload, name, request, self._multicast_interface)
         error = explain_sending(refused, f"{which}{len(payload)} octets", attempt)
         return partial_send(error, sending.sent)
@@ -265,7 +268,7 @@ class DatagramConn(MulticastConn, trio.abc.Channel[ValueT], Generic[ValueT]):
         if flags is not None:
             # One that was cut off is not parsed: `_decode` puts an error in its place.
             each = itertools.repeat(controls) if isinstance(controls, bytes) else controls
-            controls = [b"" if flag & batch.MSG_CTRUNC else octets for octets, flag in zip(each, flags)]  # noqa: B905
+            controls = [b"" if flag & calls.MSG_CTRUNC else octets for octets, flag in zip(each, flags)]  # noqa: B905
         if ControlFlags.SRC in self._control_flags:
             # The sender is a part of the control message then.
             each_name = itertools.repeat(names) if isinstance(names, bytes) else names
@@ -287,7 +290,7 @@ class _RefusedError(Exception):
 class _Sending:
     """What is left to send of one call, and how many datagrams are out."""
 
-    def __init__(self, sender: batch.Sender, portions: Iterable[Columns]) -> None:
+    def __init__(self, sender: Sender, portions: Iterable[Columns]) -> None:
         self._sender: Final = sender
         self._portions: Final = iter(portions)
         self._portion = next(self._portions, _NOTHING)
@@ -374,21 +377,26 @@ class Peers(Remembered[bytes, "Endpoint"]):
 class Names(Remembered["Endpoint", bytes]):
     """The `struct sockaddr_in` of endpoints."""
 
+    def __init__(self, platform: Platform) -> None:
+        super().__init__()
+        self._platform: Final = platform
+
     def _make(self, key: Endpoint) -> bytes:
         address, port = key
-        return structs.sockaddr_in(this_platform(), ipaddress.IPv4Address(address).packed, port)
+        return structs.sockaddr_in(self._platform, ipaddress.IPv4Address(address).packed, port)
 
 
 class Controls(Remembered[bytes, ControlMessage]):
     """Control messages by their octets, for one set of flags; with SRC, the sender's four octets follow."""
 
-    def __init__(self, flags: ControlFlags) -> None:
+    def __init__(self, platform: Platform, flags: ControlFlags) -> None:
         super().__init__()
+        self._platform: Final = platform
         self._flags: Final = flags
 
     @functools.cached_property
     def _timestamp(self) -> LeadingTimestamp:
-        return LeadingTimestamp(this_platform())
+        return LeadingTimestamp(self._platform)
 
     def __missing__(self, key: bytes) -> ControlMessage:
         timestamp_ns = self._timestamp.read(key)
@@ -404,7 +412,7 @@ class Controls(Remembered[bytes, ControlMessage]):
         source = None
         if ControlFlags.SRC in self._flags:
             key, source = key[:-4], ipaddress.IPv4Address(key[-4:])
-        control = parse_control(this_platform(), key) if key else EMPTY
+        control = parse_control(self._platform, key) if key else EMPTY
         if source is None and ControlFlags.DROPS not in self._flags:
             return control
         return ControlMessage(
@@ -429,7 +437,7 @@ def control_lost() -> OSError:
     """Return the error for control messages that did not fit (MSG_CTRUNC): they are never a shorter message."""
     return OSError(
         errno.EMSGSIZE,
-        f"the control messages of a datagram were longer than {batch.CONTROL_SIZE} octets and were cut off "
+        f"the control messages of a datagram were longer than {calls.CONTROL_SIZE} octets and were cut off "
         "(MSG_CTRUNC): switch off what was switched on through the bare socket",
     )
 

@@ -16,14 +16,19 @@ the system call is the caller's, and the rest is what every call on a connection
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias, TypeVar, final
+import functools
+from typing import TYPE_CHECKING, Final, Literal, Protocol, TypeAlias, TypeVar, final, runtime_checkable
 
 import trio
 
 from trio_ipv4._kernel import sockets
+from trio_ipv4._kernel.descriptors import close_descriptor
+from trio_ipv4._kernel.native import current_system
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+
+    from trio_ipv4._kernel.system import Socket
 
 T = TypeVar("T")
 
@@ -47,29 +52,52 @@ def require_trio() -> None:
         )
 
 
+@runtime_checkable
+class Waits(Protocol):
+    """A trio socket that is no file descriptor, and knows by itself how to wait."""
+
+    async def wait_readable(self) -> None: ...
+    async def wait_writable(self) -> None: ...
+
+
+def to_trio(socket: Socket) -> trio.socket.SocketType:
+    """Return the trio socket for a system's socket."""
+    handle = socket.handle
+    return handle if isinstance(handle, trio.socket.SocketType) else trio.socket.from_stdlib_socket(handle)
+
+
+def to_system(socket: trio.socket.SocketType) -> Socket:
+    """Return the system's side of a trio socket: its own, if it has one; else this process's, or the current host's."""
+    own: Socket | None = getattr(socket, "system_socket", None)
+    return current_system().adopt(socket) if own is None else own
+
+
 @final
 class OwnedSocket:
-    """One trio socket and the turns of the tasks that use it.
+    """One socket and the turns of the tasks that use it.
 
     Args:
-        socket: The socket.
+        socket: The system's side of the socket.
+        trio_socket: The trio socket for it.
         has_error_queue: Whether recvmsg(2) with MSG_ERRQUEUE reads an error queue. A netlink socket has none: it would
             hand over its next message.
     """
 
-    def __init__(self, socket: trio.socket.SocketType, *, has_error_queue: bool = True) -> None:
-        self.socket: Final = socket
+    def __init__(self, socket: Socket, trio_socket: trio.socket.SocketType, *, has_error_queue: bool = True) -> None:
+        self.socket: Final = trio_socket
+        self._system_socket: Final = socket
         self._has_error_queue: Final = has_error_queue
-        self._receiving: Final = _Turn()
-        self._sending: Final = _Turn()
+        readable, writable = _waits(trio_socket)
+        self._receiving: Final = _Turn(readable)
+        self._sending: Final = _Turn(writable)
         self._token: trio.lowlevel.TrioToken | None = None
-        self._process: Final = sockets.this_process()
+        self._process: Final = socket.system.process()
 
     def close(self) -> None:
         """Close the socket and wake everybody who waits on it. From any thread, also when no run is going on."""
         in_use = self._receiving.is_taken or self._sending.is_taken
         # In a forked child no run goes on that the socket was used in.
-        user = self._token if in_use and self._process == sockets.this_process() else None
+        user = self._token if in_use and self._process == self._system_socket.system.process() else None
         here = _this_run()
         if here is not None and user in (None, here):
             self.socket.close()
@@ -86,7 +114,7 @@ class OwnedSocket:
                 pass
             else:
                 return
-        sockets.close_descriptor(descriptor)
+        close_descriptor(descriptor)
 
     def note_run(self) -> None:
         """Note which run uses the socket, for closing it from elsewhere."""
@@ -94,7 +122,7 @@ class OwnedSocket:
 
     def receive(self, attempt: Callable[..., T | Unfinished], *arguments: int) -> Awaitable[T]:
         """Call `attempt(descriptor, *arguments)`, when it is this task's turn, until it returns something."""
-        return _take_turn(self, self._receiving, trio.lowlevel.wait_readable, attempt, *arguments)
+        return _take_turn(self, self._receiving, attempt, *arguments)
 
     def receive_nowait(self, attempt: Callable[..., T | Unfinished], *arguments: int) -> T:
         """Call `attempt(descriptor, *arguments)` once.
@@ -109,24 +137,24 @@ class OwnedSocket:
 
     def send(self, attempt: Callable[[int], T | Unfinished]) -> Awaitable[T]:
         """Call `attempt(descriptor)`, when it is this task's turn, until it returns something."""
-        return _take_turn(self, self._sending, trio.lowlevel.wait_writable, attempt)
+        return _take_turn(self, self._sending, attempt)
 
-    async def wait(self, wait: Callable[[trio.socket.SocketType], Awaitable[None]]) -> None:
+    async def wait(self, turn: _Turn) -> None:
         """Wait for the kernel."""
         try:
-            await wait(self.socket)
+            await turn.wait()
         except (OSError, ValueError):
             if self.socket.fileno() >= 0:
                 raise
             raise trio.ClosedResourceError("this connection was closed") from None
 
-    def after_false_alarm(self, *, receiving: bool) -> None:
+    def after_false_alarm(self, turn: _Turn) -> None:
         """Take away what woke a task without a reason."""
         if not self._has_error_queue:
             return
-        descriptor = _descriptor(self.socket)
-        discarded = sockets.discard_errors(descriptor)
-        if receiving and not discarded and sockets.is_shut_down(descriptor):
+        _descriptor(self.socket)
+        discarded = sockets.discard_errors(self._system_socket)
+        if turn is self._receiving and not discarded and self._system_socket.is_shut_down():
             raise trio.ClosedResourceError("this connection was shut down for receiving (shutdown(2))")
 
 
@@ -134,7 +162,6 @@ class OwnedSocket:
 async def _take_turn(
     owned: OwnedSocket,
     turn: _Turn,
-    wait: Callable[[trio.socket.SocketType], Awaitable[None]],
     attempt: Callable[..., T | Unfinished],
     *arguments: int,
 ) -> T:
@@ -155,8 +182,8 @@ async def _take_turn(
                 woken = False
                 continue
             if woken:
-                owned.after_false_alarm(receiving=wait is trio.lowlevel.wait_readable)
-            await owned.wait(wait)
+                owned.after_false_alarm(turn)
+            await owned.wait(turn)
             woken = True
     finally:
         turn.end()
@@ -174,9 +201,19 @@ def _this_run() -> trio.lowlevel.TrioToken | None:
         return None
 
 
+def _waits(socket: trio.socket.SocketType) -> tuple[Callable[[], Awaitable[None]], Callable[[], Awaitable[None]]]:
+    """Return how to wait until a socket can be read, and written."""
+    if isinstance(socket, Waits):
+        return socket.wait_readable, socket.wait_writable
+    return (
+        functools.partial(trio.lowlevel.wait_readable, socket),
+        functools.partial(trio.lowlevel.wait_writable, socket),
+    )
+
+
 def _close_in_run(descriptor: int) -> None:
     trio.lowlevel.notify_closing(descriptor)
-    sockets.close_descriptor(descriptor)
+    close_descriptor(descriptor)
 
 
 def _descriptor(socket: trio.socket.SocketType) -> int:
@@ -194,7 +231,9 @@ class _Turn:
     happen here.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, wait: Callable[[], Awaitable[None]]) -> None:
+        self.wait: Final = wait
+        """Wait until the kernel has something, or room."""
         self.is_taken = False
         self._waiting: Final = trio.lowlevel.ParkingLot()
 

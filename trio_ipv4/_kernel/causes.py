@@ -16,7 +16,6 @@ from trio_ipv4._abi import structs
 from trio_ipv4._errors import ADVICE
 from trio_ipv4._kernel import lookup, options
 from trio_ipv4._kernel.explain import refusal
-from trio_ipv4._kernel.sockets import SOCK_RAW
 from trio_ipv4._values.control import EMPTY
 from trio_ipv4._values.fields import LIMITED_BROADCAST, UNSPECIFIED
 from trio_ipv4._values.interface import InterfaceFlags
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from ipaddress import IPv4Address
 
-    from trio_ipv4._kernel.socket_like import NamedSocket
+    from trio_ipv4._kernel.system import Socket
     from trio_ipv4._values.control import ControlMessage
 
 IPPROTO_ICMP: Final = 1
@@ -48,7 +47,7 @@ class Attempt:
 
     def __init__(
         self,
-        socket: NamedSocket,
+        socket: Socket,
         payload: bytes,
         name: bytes,
         request: ControlMessage,
@@ -65,11 +64,11 @@ class Attempt:
     @functools.cached_property
     def protocol(self) -> int:
         """The protocol of a datagram socket: UDP, or ICMP (icmp(7)); 0 for raw IP."""
-        return 0 if self.socket.type == SOCK_RAW else self._option("SO_PROTOCOL", IPPROTO_UDP)
+        return 0 if self.socket.kind == structs.SOCK_RAW else self._option("SO_PROTOCOL", IPPROTO_UDP)
 
     @functools.cached_property
     def has_header(self) -> bool:
-        return self.socket.type == SOCK_RAW and bool(self._option("IP_HDRINCL", 0))
+        return self.socket.kind == structs.SOCK_RAW and bool(self._option("IP_HDRINCL", 0))
 
     @functools.cached_property
     def interface(self) -> int | None:

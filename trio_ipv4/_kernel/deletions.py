@@ -7,18 +7,17 @@ kernel queues the message of that before it lets anybody join there anew. So an 
 from __future__ import annotations
 
 import contextlib
-import os
 from typing import TYPE_CHECKING, Final, final
 
 from trio_ipv4._codec.rtnetlink import NewLink, Overrun, RemovedLink
 from trio_ipv4._errors import ParseError, UnsupportedError
 from trio_ipv4._kernel import namespaces
-from trio_ipv4._kernel.lookup import RTMGRP_LINK, open_netlink, receive_messages
+from trio_ipv4._kernel.netlink import RTMGRP_LINK, open_netlink, receive_messages
 from trio_ipv4._values.interface import IPV4_MIN_MTU
 
 if TYPE_CHECKING:
     from trio_ipv4._codec.rtnetlink import Message
-    from trio_ipv4._kernel.socket_like import SocketLike
+    from trio_ipv4._kernel.system import Socket, System
 
 _MOST: Final = 1000
 """Messages to read at one look. With more of them, one of that kind is as good as certain."""
@@ -26,15 +25,15 @@ _MOST: Final = 1000
 
 @final
 class Deletions:
-    """What ends memberships in this thread's network namespace, from now on."""
+    """Events that end memberships in the namespace in which a system makes sockets now, from now on."""
 
-    def __init__(self) -> None:
-        self._netlink: Final = open_netlink(RTMGRP_LINK)
-        self._process: Final = os.getpid()
+    def __init__(self, system: System) -> None:
+        self._netlink: Final = open_netlink(system, RTMGRP_LINK)
+        self._process: Final = system.process()
 
     def any(self) -> bool:
         """Tell whether memberships may have died since the last call, or since the beginning."""
-        if os.getpid() != self._process:
+        if self._netlink.system.process() != self._process:
             return True  # After a fork the queue is the parent's: to read it would take what the parent needs.
         found = False
         for _ in range(_MOST):
@@ -59,10 +58,10 @@ def _is_fatal(message: Message) -> bool:
     return isinstance(message, RemovedLink | Overrun)
 
 
-def watch_deletions(socket: SocketLike) -> Deletions | None:
+def watch_deletions(socket: Socket) -> Deletions | None:
     """Begin to watch the namespace of a socket; `None` if it is not this thread's, or the kernel refuses."""
     try:
-        deletions = Deletions()
+        deletions = Deletions(socket.system)
     except (OSError, UnsupportedError):
         return None
     with contextlib.ExitStack() as stack:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import os
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trio_ipv4._errors import ADVICE
 from trio_ipv4._kernel import namespaces
+from trio_ipv4._kernel.native import current_system
 
 if TYPE_CHECKING:
-    from trio_ipv4._kernel.socket_like import SocketLike
+    from trio_ipv4._kernel.system import Socket
 
 
 def explain(
-    error: OSError, topic: str, attempt: str, socket: SocketLike | None = None, *, advice: str | None = None
+    error: OSError, topic: str, attempt: str, socket: Socket | None = None, *, advice: str | None = None
 ) -> OSError:
     """Return an `OSError` with the same errno, hence the same subclass, for what was attempted.
 
@@ -30,7 +30,7 @@ def explain(
 
 
 def refusal(
-    number: int, topic: str, attempt: str, socket: SocketLike | None = None, *, advice: str | None = None
+    number: int, topic: str, attempt: str, socket: Socket | None = None, *, advice: str | None = None
 ) -> OSError:
     """Return the `OSError` for an errno, as `explain` does."""
     message = f"can't {attempt}: {os.strerror(number)}"
@@ -39,19 +39,21 @@ def refusal(
     return OSError(number, message)
 
 
-def _quote_sysctls(advice: str, socket: SocketLike | None) -> str:
+def _quote_sysctls(advice: str, socket: Socket | None) -> str:
     def quote(match: re.Match[str]) -> str:
         name = match[1]
-        known = socket is None or namespaces.is_current(socket)
-        value = read_sysctl(name) if known else None
+        value = read_sysctl(name, socket)
         return f"sysctl {name}" if value is None else f"{name} is {value}"
 
     return re.sub(r"\{([\w.-]+)\}", quote, advice)
 
 
-def read_sysctl(name: str) -> str | None:
-    """Return a sysctl of this thread's network namespace, as text; `None` if it can't be read."""
-    try:
-        return Path("/proc/sys", *name.split(".")).read_text(encoding="ascii").strip().replace("\t", " to ")
-    except OSError:
+def read_sysctl(name: str, socket: Socket | None = None) -> str | None:
+    """Return a sysctl as text; `None` if it can't be read. Without a socket, that of the current system.
+
+    A thread may have moved to another network namespace since the socket was made. Then nobody can tell.
+    """
+    if socket is not None and not namespaces.is_current(socket):
         return None
+    value = (current_system() if socket is None else socket.system).sysctl(name)
+    return None if value is None else value.strip().replace("\t", " to ")

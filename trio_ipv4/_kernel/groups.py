@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import errno
 import ipaddress
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from trio_ipv4._abi import structs
-from trio_ipv4._abi.this import this_platform
-from trio_ipv4._kernel import libc, lookup, namespaces, options
+from trio_ipv4._kernel import lookup, namespaces, options
 from trio_ipv4._kernel.explain import explain
 from trio_ipv4._values.source_filter import EXCLUDE_NEVER, FilterMode, SourceFilter
 
@@ -19,7 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
     from ipaddress import IPv4Address
 
-    from trio_ipv4._kernel.socket_like import SocketLike
+    from trio_ipv4._abi.platform import Platform
+    from trio_ipv4._kernel.system import Socket
 
 InterfaceGroups: TypeAlias = "AbstractSet[tuple[int, IPv4Address]]"
 """Interface indexes, and groups that these interfaces are in."""
@@ -29,27 +27,27 @@ _CAPACITY: Final = 16
 """How many sources a filter is first read with; net.ipv4.igmp_max_msf is 10 unless raised."""
 
 
-def join_group(socket: SocketLike, index: int, group: IPv4Address) -> None:
+def join_group(socket: Socket, index: int, group: IPv4Address) -> None:
     """Join from any source: EXCLUDE {}."""
-    request = structs.group_req(this_platform(), index, group.packed)
+    request = structs.group_req(socket.system.platform, index, group.packed)
     _set(socket, "MCAST_JOIN_GROUP", request, "join", f"join {group} on {_where(socket, index)}", index)
 
 
 def join_source_group(
-    socket: SocketLike, index: int, group: IPv4Address, source: IPv4Address, wanted: SourceFilter
+    socket: Socket, index: int, group: IPv4Address, source: IPv4Address, wanted: SourceFilter
 ) -> None:
     """Join from one source, INCLUDE {source}, on the way to `wanted`.
 
     Never call it on a member: EXCLUDE {} would silently become INCLUDE.
     """
-    request = structs.group_source_req(this_platform(), index, group.packed, source.packed)
+    request = structs.group_source_req(socket.system.platform, index, group.packed, source.packed)
     attempt = f"join {group} on {_where(socket, index)} with {wanted}"
     _set(socket, "MCAST_JOIN_SOURCE_GROUP", request, "join", attempt, index)
 
 
-def leave_group(socket: SocketLike, index: int, group: IPv4Address) -> None:
+def leave_group(socket: Socket, index: int, group: IPv4Address) -> None:
     """Leave, whatever the mode and the sources. That the membership is gone already is no error."""
-    request = structs.group_req(this_platform(), index, group.packed)
+    request = structs.group_req(socket.system.platform, index, group.packed)
     try:
         options.set_bytes(socket, "MCAST_LEAVE_GROUP", request)
     except OSError as error:
@@ -58,9 +56,9 @@ def leave_group(socket: SocketLike, index: int, group: IPv4Address) -> None:
             raise explain(error, "join", f"leave {group} on {_where(socket, index)}", socket) from None
 
 
-def set_filter(socket: SocketLike, index: int, group: IPv4Address, sources: SourceFilter) -> None:
+def set_filter(socket: Socket, index: int, group: IPv4Address, sources: SourceFilter) -> None:
     """Replace the filter of a member, in one step. INCLUDE {} would leave; it is not for that (see `leave_group`)."""
-    platform = this_platform()
+    platform = socket.system.platform
     mode = platform.mcast_include if sources.mode is FilterMode.INCLUDE else platform.mcast_exclude
     packed = sorted(source.packed for source in sources.sources)
     request = structs.group_filter(platform, index, group.packed, mode, packed)
@@ -68,13 +66,13 @@ def set_filter(socket: SocketLike, index: int, group: IPv4Address, sources: Sour
     _set(socket, "MCAST_MSFILTER", request, "filter", attempt, index)
 
 
-def get_filter(socket: SocketLike, index: int, group: IPv4Address) -> SourceFilter | None:
+def get_filter(socket: Socket, index: int, group: IPv4Address) -> SourceFilter | None:
     """Read the filter of a membership by its real index; `None` if there is none, or this platform can't tell.
 
     It answers for a membership whose interface is gone, too.
     """
-    platform = this_platform()
-    if not options.has_option("MCAST_MSFILTER"):
+    platform = socket.system.platform
+    if not options.has_option(socket, "MCAST_MSFILTER"):
         return None
     option = platform.option("MCAST_MSFILTER")
     capacity = _CAPACITY
@@ -83,48 +81,48 @@ def get_filter(socket: SocketLike, index: int, group: IPv4Address) -> SourceFilt
         request[-4:] = capacity.to_bytes(4, platform.byte_order)
         request.extend(bytes(structs.SOCKADDR_STORAGE_SIZE * capacity))
         try:
-            answer = libc.getsockopt(socket.fileno(), option.level, option.name, bytes(request))
+            answer = socket.getsockopt(option.level, option.name, bytes(request))
         except OSError as error:
             if error.errno in _NO_MEMBER or error.errno in options.LACKING:
                 return None
             raise explain(error, "join", f"read the filter of {group} on {_where(socket, index)}", socket) from None
         mode, total, sources = structs.parse_group_filter(platform, answer)
         if total <= capacity:
-            return _to_filter(mode, sources)
+            return _to_filter(platform, mode, sources)
         capacity = total
 
 
-def get_filter_by_route(socket: SocketLike, group: IPv4Address) -> SourceFilter | None:
+def get_filter_by_route(socket: Socket, group: IPv4Address) -> SourceFilter | None:
     """Read the filter of a membership on the interface that the routes choose now; `None` if there is none.
 
     Raises:
         OSError: ENODEV: there is no route to the group.
     """
-    platform = this_platform()
+    platform = socket.system.platform
     option = platform.option("IP_MSFILTER")
     capacity = _CAPACITY
     while True:
         request = structs.ip_msfilter(platform, group.packed, 0, capacity)
         try:
-            answer = libc.getsockopt(socket.fileno(), option.level, option.name, request)
+            answer = socket.getsockopt(option.level, option.name, request)
         except OSError as error:
             if error.errno == errno.EADDRNOTAVAIL:
                 return None
             raise explain(error, "route", f"find the interface for {group}", socket) from None
         mode, total, sources = structs.parse_ip_msfilter(platform, answer)
         if total <= capacity:
-            return _to_filter(mode, sources)
+            return _to_filter(platform, mode, sources)
         capacity = total
 
 
-def memberships(socket: SocketLike, group: IPv4Address, indexes: Iterable[int]) -> dict[int, SourceFilter]:
+def memberships(socket: Socket, group: IPv4Address, indexes: Iterable[int]) -> dict[int, SourceFilter]:
     """Return on which of these interfaces a socket is a member of a group, by whatever join, and the filter there."""
     found = ((index, get_filter(socket, index, group)) for index in indexes)
     return {index: sources for index, sources in found if sources is not None}
 
 
 def is_dead(
-    socket: SocketLike, index: int, group: IPv4Address, sources: SourceFilter, table: InterfaceGroups | None
+    socket: Socket, index: int, group: IPv4Address, sources: SourceFilter, table: InterfaceGroups | None
 ) -> bool:
     """Tell whether a membership hears nothing, since its interface was deleted and another has its index now.
 
@@ -144,7 +142,7 @@ def is_dead(
     return False
 
 
-def read_table(socket: SocketLike) -> InterfaceGroups | None:
+def read_table(socket: Socket) -> InterfaceGroups | None:
     """Read which groups the interfaces of the socket's namespace are in, once for many memberships (/proc/net/igmp).
 
     `None` where that is not this thread's namespace, or where there is no such table: some kernels are built without
@@ -154,17 +152,16 @@ def read_table(socket: SocketLike) -> InterfaceGroups | None:
         return None
     found: set[tuple[int, IPv4Address]] = set()
     index = 0
-    try:
-        # /proc/net would be that of the main thread.
-        lines = Path("/proc/thread-self/net/igmp").read_text(encoding="ascii", errors="replace").splitlines()
-    except OSError:
+    table = socket.system.igmp_table()
+    if table is None:
         return None
+    lines = table.splitlines()
     for line in lines[1:]:
         words = line.split()
         if line[0].isdigit():
             index = int(words[0])
         else:
-            number = int(words[0], 16).to_bytes(4, sys.byteorder)
+            number = int(words[0], 16).to_bytes(4, socket.system.platform.byte_order)
             found.add((index, ipaddress.IPv4Address(number)))
     return found if lines else None
 
@@ -173,7 +170,7 @@ def read_table(socket: SocketLike) -> InterfaceGroups | None:
 _NO_MEMBER: Final = (errno.EADDRNOTAVAIL, errno.ENODEV)
 
 
-def _set(socket: SocketLike, name: str, value: bytes, topic: str, attempt: str, index: int) -> None:
+def _set(socket: Socket, name: str, value: bytes, topic: str, attempt: str, index: int) -> None:
     try:
         options.set_bytes(socket, name, value)
     except OSError as error:
@@ -181,13 +178,13 @@ def _set(socket: SocketLike, name: str, value: bytes, topic: str, attempt: str, 
         raise explain(error, "route" if by_route else topic, attempt, socket) from None
 
 
-def _to_filter(mode: int, sources: Sequence[bytes]) -> SourceFilter:
-    include = mode == this_platform().mcast_include
+def _to_filter(platform: Platform, mode: int, sources: Sequence[bytes]) -> SourceFilter:
+    include = mode == platform.mcast_include
     # The kernel keeps what it was given, duplicates and odd addresses too; those never match, so they are left out.
     addresses = {ipaddress.IPv4Address(source) for source in sources}
     hosts = {a for a in addresses if not a.is_multicast and int(a) not in (0, 0xFFFF_FFFF)}
     return SourceFilter(FilterMode.INCLUDE if include else FilterMode.EXCLUDE, hosts)
 
 
-def _where(socket: SocketLike, index: int) -> str:
+def _where(socket: Socket, index: int) -> str:
     return "the interface that the routes choose" if index == ROUTE else lookup.describe(socket, index)

@@ -3,42 +3,41 @@
 from __future__ import annotations
 
 import contextlib
-import socket as stdlib_socket
 from typing import TYPE_CHECKING
 
-from trio_ipv4._abi.this import this_platform
+from trio_ipv4._abi import structs
 
 if TYPE_CHECKING:
-    from trio_ipv4._kernel.socket_like import SocketLike
+    from trio_ipv4._kernel.system import Socket
 
 
-def cookie(socket: SocketLike) -> bytes | None:
-    """Return what names a socket's network namespace (SO_NETNS_COOKIE, since Linux 5.14), or `None` if unknown."""
-    if "SO_NETNS_COOKIE" not in this_platform().options:
+def cookie(socket: Socket) -> bytes | None:
+    """Return the name of a socket's network namespace (SO_NETNS_COOKIE, since Linux 5.14), or `None` if unknown."""
+    option = socket.system.platform.options.get("SO_NETNS_COOKIE")
+    if option is None:
         return None
-    option = this_platform().option("SO_NETNS_COOKIE")
     with contextlib.suppress(OSError):
-        return socket.getsockopt(option.level, option.name, 8)
+        return socket.getsockopt(option.level, option.name, bytes(8))
     return None
 
 
-def are_same(one: SocketLike, other: SocketLike) -> bool:
+def are_same(one: Socket, other: Socket) -> bool:
     """Tell whether two sockets belong to one network namespace, or nothing can be known of it."""
     known = {cookie(one), cookie(other)}
     return len(known) == 1 or None in known
 
 
-def are_surely_same(one: SocketLike, other: SocketLike) -> bool:
+def are_surely_same(one: Socket, other: Socket) -> bool:
     """Tell whether two sockets are known to belong to one network namespace."""
     known = cookie(one)
     return known is not None and known == cookie(other)
 
 
-def is_current(socket: SocketLike) -> bool:
-    """Tell whether a socket surely belongs to this thread's network namespace."""
+def is_current(socket: Socket) -> bool:
+    """Tell whether a socket surely belongs to the network namespace in which its system makes sockets now."""
     try:
-        here = stdlib_socket.socket(stdlib_socket.AF_INET, stdlib_socket.SOCK_DGRAM)
+        here = socket.system.socket(structs.AF_INET, structs.SOCK_DGRAM, 0)
     except OSError:
         return False
-    with here:
+    with contextlib.closing(here):
         return are_surely_same(socket, here)

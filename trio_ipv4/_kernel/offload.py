@@ -8,13 +8,13 @@ import struct
 from typing import TYPE_CHECKING, Final
 
 from trio_ipv4._abi import structs
-from trio_ipv4._abi.this import this_platform
 from trio_ipv4._kernel import options
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from trio_ipv4._kernel.socket_like import SocketLike
+    from trio_ipv4._abi.platform import Platform
+    from trio_ipv4._kernel.system import Socket
 
 MAX_PAYLOAD: Final = 65507
 """What fits into one UDP datagram: 65,535 less an IP header (20) and a UDP header (8)."""
@@ -34,12 +34,12 @@ REFUSALS: Final = frozenset(
 """The errnos by which a kernel, an interface or a route refuses UDP_SEGMENT, where plain datagrams may pass."""
 
 
-def is_on(socket: SocketLike) -> bool:
+def is_on(socket: Socket) -> bool:
     """Tell whether UDP_GRO is on; `False` if the socket does not support it."""
     return bool(options.find_integer(socket, "UDP_GRO"))
 
 
-def can_segment(socket: SocketLike) -> bool:
+def can_segment(socket: Socket) -> bool:
     """Tell whether the kernel cuts what this socket sends.
 
     On an ICMP datagram socket (icmp(7)) it takes the request and ignores it; only there the option can't be read.
@@ -52,16 +52,14 @@ def segments_per_call(size: int) -> int:
     return max(1, min(_MAX_SEGMENTS, MAX_PAYLOAD // size))
 
 
-def segment_request(size: int) -> bytes:
+def segment_request(platform: Platform, size: int) -> bytes:
     """Return the control message that asks for segments of `size` octets."""
-    platform = this_platform()
     option = platform.option("UDP_SEGMENT")
     return structs.cmsg(platform, option.level, option.name, struct.pack(platform.prefix + "H", size))
 
 
-def segment_size(control: bytes) -> int:
-    """Read from control messages how long the segments are that the kernel handed over as one; 0 if it did not."""
-    platform = this_platform()
+def segment_size(platform: Platform, control: bytes) -> int:
+    """Read the segment size of a coalesced datagram from its control messages; 0 if it was not coalesced."""
     kind = platform.control.get("UDP_GRO")
     for _, level, number, content in structs.iterate_cmsgs(platform, control):
         if (level, number) == kind:

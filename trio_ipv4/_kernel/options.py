@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Final
 
 from trio_ipv4._abi import structs
 from trio_ipv4._abi.platform import Layout
-from trio_ipv4._abi.this import this_platform
 from trio_ipv4._kernel.explain import explain
 
 if TYPE_CHECKING:
-    from trio_ipv4._kernel.socket_like import SocketLike
+    from trio_ipv4._abi.platform import Option
+    from trio_ipv4._kernel.system import Socket
 
 
 LACKING: Final = (errno.ENOPROTOOPT, errno.EOPNOTSUPP)
@@ -20,39 +20,37 @@ _DROPS: Final = 8
 """SK_MEMINFO_DROPS, linux/sock_diag.h."""
 
 
-def set_buffer_size(socket: SocketLike, name: str, size: int) -> int:
+def set_buffer_size(socket: Socket, name: str, size: int) -> int:
     """Set the size of a buffer in octets, and return what the kernel granted of it."""
     set_integer(socket, name, size)
     got = get_integer(socket, name)
-    return got // 2 if this_platform().option(name).layout is Layout.DOUBLED else got
+    return got // 2 if socket.system.platform.option(name).layout is Layout.DOUBLED else got
 
 
-def set_integer(socket: SocketLike, name: str, value: int) -> None:
+def set_integer(socket: Socket, name: str, value: int) -> None:
     """Set an integer option; a truth value is 0 or 1."""
-    option = this_platform().option(name)
+    platform = socket.system.platform
+    option = platform.option(name)
     try:
-        if option.layout is Layout.OCTET:
-            socket.setsockopt(option.level, option.name, bytes([value]))
-        else:
-            socket.setsockopt(option.level, option.name, int(value))
+        socket.setsockopt(option.level, option.name, int(value).to_bytes(_width(option), platform.byte_order))
     except OSError as error:
         raise explain(error, "option", f"set {name} to {int(value)}", socket) from None
 
 
-def get_integer(socket: SocketLike, name: str) -> int:
+def get_integer(socket: Socket, name: str) -> int:
     """Get an integer option."""
-    option = this_platform().option(name)
+    platform = socket.system.platform
+    option = platform.option(name)
     try:
-        if option.layout is Layout.OCTET:
-            return socket.getsockopt(option.level, option.name, 1)[0]
-        return socket.getsockopt(option.level, option.name)
+        octets = socket.getsockopt(option.level, option.name, bytes(_width(option)))
     except OSError as error:
         raise explain(error, "option", f"get {name}", socket) from None
+    return int.from_bytes(octets, platform.byte_order, signed=len(octets) > 1)
 
 
-def find_integer(socket: SocketLike, name: str) -> int | None:
+def find_integer(socket: Socket, name: str) -> int | None:
     """Get an integer option; `None` if this platform or this socket does not have it."""
-    if not has_option(name):
+    if not has_option(socket, name):
         return None
     try:
         return get_integer(socket, name)
@@ -60,40 +58,39 @@ def find_integer(socket: SocketLike, name: str) -> int | None:
         return None
 
 
-def set_bytes(socket: SocketLike, name: str, value: bytes) -> None:
+def set_bytes(socket: Socket, name: str, value: bytes) -> None:
     """Set an option whose value is a structure. The error is the kernel's own: the caller knows what was attempted."""
-    option = this_platform().option(name)
+    option = socket.system.platform.option(name)
     socket.setsockopt(option.level, option.name, value)
 
 
-def get_bytes(socket: SocketLike, name: str, size: int) -> bytes:
+def get_bytes(socket: Socket, name: str, size: int) -> bytes:
     """Get an option whose value is a structure of at most `size` octets. The error is the kernel's own."""
-    option = this_platform().option(name)
-    return socket.getsockopt(option.level, option.name, size)
+    option = socket.system.platform.option(name)
+    return socket.getsockopt(option.level, option.name, bytes(size))
 
 
-def get_drops(socket: SocketLike) -> int:
+def get_drops(socket: Socket) -> int:
     """Get the number of datagrams that a socket has dropped (SO_MEMINFO: SK_MEMINFO_DROPS, linux/sock_diag.h)."""
-    platform = this_platform()
     try:
         counters = get_bytes(socket, "SO_MEMINFO", 4 * (_DROPS + 1))
     except OSError as error:
         raise explain(error, "option", "get SO_MEMINFO", socket) from None
-    return int.from_bytes(counters[4 * _DROPS : 4 * (_DROPS + 1)], platform.byte_order)
+    return int.from_bytes(counters[4 * _DROPS : 4 * (_DROPS + 1)], socket.system.platform.byte_order)
 
 
-def has_option(name: str) -> bool:
-    """Tell whether this platform has an option."""
-    return name in this_platform().options
+def has_option(socket: Socket, name: str) -> bool:
+    """Tell whether a socket's platform has an option."""
+    return name in socket.system.platform.options
 
 
-def set_multicast_interface(socket: SocketLike, index: int, address: bytes) -> None:
+def set_multicast_interface(socket: Socket, index: int, address: bytes) -> None:
     """Set the interface for outgoing multicast by index; 0 lets the routes choose.
 
     With an address as well, that becomes the source, also of datagrams that a control message sends to another
     interface. So only loopback gets one, where the source would be 0.0.0.0 without it.
     """
-    value = structs.ip_mreqn(this_platform(), structs.ANY, address, index)
+    value = structs.ip_mreqn(socket.system.platform, structs.ANY, address, index)
     try:
         set_bytes(socket, "IP_MULTICAST_IF", value)
     except OSError as error:
@@ -101,6 +98,10 @@ def set_multicast_interface(socket: SocketLike, index: int, address: bytes) -> N
         raise explain(error, "multicast interface", attempt, socket) from None
 
 
-def get_multicast_interface_address(socket: SocketLike) -> bytes:
+def get_multicast_interface_address(socket: Socket) -> bytes:
     """Return what the kernel tells of IP_MULTICAST_IF: an address, 0.0.0.0 after setting by index alone."""
     return get_bytes(socket, "IP_MULTICAST_IF", 4)
+
+
+def _width(option: Option) -> int:
+    return 1 if option.layout is Layout.OCTET else 4

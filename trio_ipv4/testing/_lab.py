@@ -16,17 +16,22 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
-from typing import Final, ParamSpec, TypeVar, final
+from typing import Any, Final, ParamSpec, TypeVar, TypeVarTuple, Unpack, cast, final
+
+import trio
 
 from trio_ipv4 import Interface, InterfaceFlags, UnsupportedError, interfaces
+from trio_ipv4._kernel.system import CURRENT
 from trio_ipv4.testing._multicast_router import MAXVIFS, forward_multicast, igmp_socket
 from trio_ipv4.testing._namespaces import Namespace
+from trio_ipv4.testing._systems import HostSystem, beside_lab
 
 P = ParamSpec("P")
 T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 ROUTER: Final = "router"
 _MAX_HOSTS: Final = 253  # .254 is the router.
@@ -98,6 +103,7 @@ def open_lab(
             indexes = [each.index for each in members[ROUTER].interfaces]
             igmp = stack.enter_context(members[ROUTER].call(igmp_socket))
             stack.enter_context(forward_multicast(igmp, indexes))
+        stack.enter_context(beside_lab())
         yield lab
 
 
@@ -160,9 +166,46 @@ class Host:
         self.name: Final = name
         self._namespace: Final = namespace
         self._ends: Final = ends
+        self._system: Final = HostSystem(namespace)
+
+    async def run(
+        self,
+        function: Callable[[Unpack[Ts]], Awaitable[T]],
+        /,
+        *args: *Ts,
+        task_status: trio.TaskStatus[Any] = trio.TASK_STATUS_IGNORED,
+    ) -> T:
+        """Run an asynchronous function on the host, and return what it returns.
+
+            await lab["a"].run(main)
+            interfaces = await nursery.start(lab["a"].run, partial(serve_group, handler, "239.1.2.3", 5000))
+
+        An unmodified program will do. Whatever it, and the tasks and worker threads that it starts, opens, lists,
+        watches, follows or serves with this library belongs to the host. The context says so (`contextvars`), and tasks
+        inherit it; the thread stays where it is, so other tasks are not concerned. A connection that is opened here
+        stays the host's, wherever it is used.
+
+        Sockets that are made without this library, and processes, are not moved: see `call` and `command`. It is a
+        checkpoint if the function is one.
+
+        Args:
+            function: An asynchronous function, and its positional arguments.
+            *args: Its positional arguments.
+            task_status: For `nursery.start`, which the function then gets.
+
+        Raises:
+            trio.ClosedResourceError: In the function, when it opens or lists something: the lab has ended.
+        """
+        token = CURRENT.set(self._system)
+        try:
+            if task_status is trio.TASK_STATUS_IGNORED:
+                return await function(*args)
+            return await cast("Callable[..., Awaitable[T]]", function)(*args, task_status=task_status)
+        finally:
+            CURRENT.reset(token)
 
     def call(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call a synchronous function in the host, and return what it returns.
+        """Call a synchronous function in the host, and return what it returns. For asynchronous ones, see `run`.
 
         The sockets that it makes, and the processes that it starts, belong to the host. The calling thread itself goes
         there, and is back before this returns or raises; so do not let the function start threads that stay.

@@ -95,12 +95,26 @@ async def receive_singly(role, receive, count):
 # trio_ipv4
 
 
+def be_pure():
+    """Do without the compiled part, in an older version of the package, too."""
+    try:
+        from trio_ipv4._abi.this import this_platform
+        from trio_ipv4._kernel.calls.by_ctypes import ByCtypes
+        from trio_ipv4._kernel.native import NativeSystem
+        from trio_ipv4._kernel.system import CURRENT
+    except ImportError:
+        from trio_ipv4._kernel import batch
+
+        batch.compiled = None
+    else:
+        CURRENT.set(NativeSystem(calls=ByCtypes(this_platform())))
+
+
 async def ours(name, role):
     import trio_ipv4
-    from trio_ipv4._kernel import batch
 
     if name.endswith("-pure"):
-        batch.compiled = None
+        be_pure()
     name = name.removesuffix("-pure")
     flags = trio_ipv4.ControlFlags
     facts = flags(0) if name == "ours-bare" else flags.DST | flags.INTERFACE | flags.TTL

@@ -1,8 +1,8 @@
-/* recvmmsg(2) and sendmmsg(2) for `batch.py`, with the loops over datagrams in C.
+/* recvmmsg(2) and sendmmsg(2) for `compiled.py`, with the loops over datagrams in C.
  *
- * Optional: Python does the same without it, for more time per datagram. Each function here says what of `batch.py` and
- * `_packet_conn.py` it stands for; the tests run with both. Nothing here knows what a payload, a peer or a control
- * message means: the values, and the tables that remember what was made of which octets, come from Python.
+ * Optional: Python does the same without it, for more time per datagram. Each function names the Python that it stands
+ * for; the tests run both. Nothing here knows the meaning of a payload, a peer or a control message. The caller passes
+ * the class of the values (`Kind`), and tables that map octets to peers and control messages (`Recipe`).
  *
  * Only the stable ABI of CPython 3.11 is used, so that one binary serves all later versions.
  */
@@ -110,7 +110,7 @@ look_up(Last *last, PyObject *table, const char *octets, size_t length, const ch
 PyDoc_STRVAR(receive_doc,
 "receive(descriptor, memory, limit, control_size) -> int\n\n"
 "Receive up to `limit` datagrams into the array of struct mmsghdr at the start of `memory`; return how many: 0 if none\n"
-"is queued. It is `_Slots.fill`.");
+"is queued. Python: `fill` in by_ctypes.py.");
 
 static PyObject *
 receive(PyObject *module, PyObject *args)
@@ -145,7 +145,7 @@ receive(PyObject *module, PyObject *args)
 PyDoc_STRVAR(values_doc,
 "values(memory, count, recipe) -> list | None\n\n"
 "Make values of the first `count` datagrams in `memory`, by a `Recipe`; `None` if one of them was cut off, which takes\n"
-"more than a recipe. It is `_Slots.columns` with what `PacketConn` makes of those.");
+"more than a recipe. Python: `Slots.columns`, and the caller makes the values.");
 
 static PyObject *
 values(PyObject *module, PyObject *args)
@@ -218,7 +218,7 @@ typedef struct {
     PyObject *made;
 } Made;
 
-/* Return what `make` makes of an object, to which the reference is taken over, with the help of another one. */
+/* Return make(with, from), reusing the previous result for the same object. Steals the reference to `from`. */
 static PyObject *
 made_of(Made *last, PyObject *from, binaryfunc make, PyObject *with)
 {
@@ -242,7 +242,7 @@ PyDoc_STRVAR(columns_doc,
 "columns(values, kind, names, request) -> tuple[list[bytes], list[bytes], list[bytes]] | None\n\n"
 "Return the payloads of values, the struct sockaddr_in of their peers, which `names` tells, and the octets that\n"
 "`request(control)` makes of their control messages; `None` if one of them is not of this very kind.\n"
-"It is `PacketConn._encode_all`.");
+"Python: `take_apart` in columns.py.");
 
 static PyObject *
 columns(PyObject *module, PyObject *args)
@@ -317,7 +317,7 @@ as_tuple(PyObject *column)
 PyDoc_STRVAR(send_doc,
 "send(descriptor, payloads, names, controls) -> int\n\n"
 "Send datagrams, the first 1,024 at most, each to a struct sockaddr_in with its control messages; return how many the\n"
-"kernel took. It is `_Headers.send`.");
+"kernel took. Python: `_Headers.send` in by_ctypes.py.");
 
 static PyObject *
 send_(PyObject *module, PyObject *args)

@@ -1,0 +1,184 @@
+"""The real system: the network of this process, by Python's `socket`, ioctl(2), and /proc.
+
+Nearly everything passes through unchanged. Where Python's `socket` lacks a call, `libc.py` has it.
+"""
+
+from __future__ import annotations
+
+import array
+import ctypes
+import functools
+import importlib
+import os
+import select
+import socket as stdlib_socket
+import struct
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from trio_ipv4._abi import structs
+from trio_ipv4._abi.this import this_platform
+from trio_ipv4._kernel import libc
+from trio_ipv4._kernel.calls.choice import fastest
+from trio_ipv4._kernel.descriptors import borrowed
+from trio_ipv4._kernel.system import CURRENT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from trio_ipv4._abi.platform import Platform
+    from trio_ipv4._kernel.calls import Calls, Receiver, Sender
+    from trio_ipv4._kernel.system import Socket, System
+
+
+class NativeSystem:
+    """The network of this process; on Linux, the network namespace of the thread that asks.
+
+    Args:
+        platform: How to spell things; that of this interpreter by default.
+        calls: How to receive and send batches; the fastest way by default.
+    """
+
+    def __init__(self, platform: Platform | None = None, calls: Calls | None = None) -> None:
+        self.platform: Final = this_platform() if platform is None else platform
+        self.calls: Final = fastest(self.platform) if calls is None else calls
+
+    def socket(self, family: int, kind: int, protocol: int) -> Socket:
+        made = stdlib_socket.socket(family, kind | _NONBLOCK, protocol)
+        if not _NONBLOCK:
+            made.setblocking(False)  # noqa: FBT003  # Positional only.
+        return NativeSocket(self, made, kind)
+
+    def adopt(self, handle: Any) -> Socket:
+        return AdoptedSocket(self, handle, int(handle.type))
+
+    def if_nameindex(self) -> list[tuple[int, str]]:
+        return stdlib_socket.if_nameindex()
+
+    def sysctl(self, name: str) -> str | None:
+        return _read(f"/proc/sys/{name.replace('.', '/')}")
+
+    def igmp_table(self) -> str | None:
+        # /proc/net would be that of the main thread.
+        return _read("/proc/thread-self/net/igmp")
+
+    def process(self) -> int:
+        return os.getpid()
+
+    def check_home(self) -> None:
+        """This process's network is where a program is unless it says otherwise."""
+
+
+class NativeSocket:
+    """A socket of Python's, made by a `NativeSystem`."""
+
+    def __init__(self, system: NativeSystem, handle: Any, kind: int) -> None:
+        self.system: Final = system
+        self.handle: Final = handle
+        self.kind: Final = kind
+
+    def fileno(self) -> int:
+        return int(self.handle.fileno())
+
+    def bind(self, address: Any, /) -> None:
+        self.handle.bind(address)
+
+    def getsockname(self) -> Any:
+        return self.handle.getsockname()
+
+    def getpeername(self) -> Any:
+        return self.handle.getpeername()
+
+    def setsockopt(self, level: int, name: int, value: bytes, /) -> None:
+        self.handle.setsockopt(level, name, value)
+
+    def getsockopt(self, level: int, name: int, value: bytes, /) -> bytes:
+        # Python's own call clears the buffer, and takes at most 1,024 octets.
+        if any(value) or len(value) > _PYTHON_TAKES:
+            return libc.getsockopt(self.fileno(), level, name, value)
+        return bytes(self.handle.getsockopt(level, name, len(value)))
+
+    def ioctl(self, request: int, value: bytes, /) -> bytes:
+        return bytes(_ioctl()(self.fileno(), request, value))
+
+    def ifconf(self) -> bytes:
+        size = 64 * structs.ifreq_size(self.system.platform)
+        while True:
+            buffer = array.array("B", bytes(size))
+            where, _ = buffer.buffer_info()
+            request = self.system.platform.number("SIOCGIFCONF")
+            (used,) = struct.unpack_from("i", self.ioctl(request, struct.pack("iP", size, where)))
+            if used < size:
+                return buffer[:used].tobytes()
+            size *= 2
+
+    def attach_bpf(self, program: bytes, /) -> None:
+        option = self.system.platform.option("SO_ATTACH_FILTER")
+        instructions = ctypes.create_string_buffer(program)
+        count = len(program) // structs.SOCK_FILTER_SIZE
+        value = structs.sock_fprog(self.system.platform, count, ctypes.addressof(instructions))
+        self.handle.setsockopt(option.level, option.name, value)
+
+    def recvmsg(self, size: int, flags: int = 0, /) -> tuple[bytes, int, Any]:
+        data, _, received_flags, sender = self.handle.recvmsg(size, 0, flags)
+        return data, received_flags, sender
+
+    def sendto(self, data: bytes, address: Any, /) -> int:
+        return int(self.handle.sendto(data, address))
+
+    def is_shut_down(self) -> bool:
+        if not hasattr(select, "POLLRDHUP"):
+            return False
+        poll = select.poll()
+        poll.register(self.fileno(), select.POLLRDHUP)
+        return any(events & select.POLLRDHUP for _, events in poll.poll(0))
+
+    def receiver(self) -> Receiver:
+        return self.system.calls.receiver()
+
+    def sender(self) -> Sender:
+        return self.system.calls.sender()
+
+    def close(self) -> None:
+        self.handle.close()
+
+
+class AdoptedSocket(NativeSocket):
+    """A trio socket that somebody else made: where trio's methods would wait, it is called by its descriptor."""
+
+    def recvmsg(self, size: int, flags: int = 0, /) -> tuple[bytes, int, Any]:
+        with borrowed(self.fileno()) as socket:
+            data, _, received_flags, sender = socket.recvmsg(size, 0, flags)
+        return data, received_flags, sender
+
+    def sendto(self, data: bytes, address: Any, /) -> int:
+        with borrowed(self.fileno()) as socket:
+            return socket.sendto(data, address)
+
+
+def current_system() -> System:
+    """Return the system that this task, or thread, is on: this process's own network, unless it was put elsewhere."""
+    return CURRENT.get(_this_process())
+
+
+@functools.cache
+def _this_process() -> System:
+    return NativeSystem()
+
+
+@functools.cache
+def _ioctl() -> Callable[[int, int, bytes], bytes]:
+    """Return ioctl(2). Windows has no such module."""
+    return importlib.import_module("fcntl").ioctl  # type: ignore[no-any-return]
+
+
+def _read(path: str) -> str | None:
+    try:
+        return Path(path).read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return None
+
+
+_PYTHON_TAKES: Final = 1024
+_NONBLOCK: Final = int(getattr(stdlib_socket, "SOCK_NONBLOCK", 0))
+"""Linux makes a socket that does not block in one call (socket(2))."""

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import enum
 import functools
-from typing import TYPE_CHECKING, Final, Literal, Protocol, TypeAlias, TypeVar, final, runtime_checkable
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias, TypeVar, final
 
 import trio
 
@@ -50,14 +50,6 @@ def require_trio() -> None:
         raise RuntimeError(
             "trio_ipv4 runs under trio.run(), and no trio runs in this thread (asyncio's event loop is another one)"
         )
-
-
-@runtime_checkable
-class Waits(Protocol):
-    """A trio socket that is no file descriptor, and knows by itself how to wait."""
-
-    async def wait_readable(self) -> None: ...
-    async def wait_writable(self) -> None: ...
 
 
 def to_trio(socket: Socket) -> trio.socket.SocketType:
@@ -202,9 +194,10 @@ def _this_run() -> trio.lowlevel.TrioToken | None:
 
 
 def _waits(socket: trio.socket.SocketType) -> tuple[Callable[[], Awaitable[None]], Callable[[], Awaitable[None]]]:
-    """Return how to wait until a socket can be read, and written."""
-    if isinstance(socket, Waits):
-        return socket.wait_readable, socket.wait_writable
+    """Return how to wait until a socket can be read, and written. One that is no file descriptor knows by itself."""
+    by_itself = getattr(socket, "wait_readable", None), getattr(socket, "wait_writable", None)
+    if by_itself != (None, None):
+        return by_itself  # type: ignore[return-value]
     return (
         functools.partial(trio.lowlevel.wait_readable, socket),
         functools.partial(trio.lowlevel.wait_writable, socket),

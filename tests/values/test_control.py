@@ -195,7 +195,7 @@ OTHERS = st.sampled_from([b"", GO_TTL, GO_PKTINFO, GO_PKTINFO + bytes(4) + GO_TT
 @given(st.binary(max_size=3) | OTHERS | TIMESTAMPS, TIMESTAMPS | OTHERS, OTHERS | TIMESTAMPS, st.integers(0, 120))
 def test_what_is_remembered_is_what_is_parsed(first: bytes, second: bytes, third: bytes, length: int) -> None:
     data = (first + second + third)[:length]
-    remembered = Controls(ControlFlags(0))
+    remembered = Controls(this_platform(), ControlFlags(0))
     try:
         expected = parse_control(this_platform(), data)
     except ParseError as error:
@@ -209,7 +209,7 @@ def test_what_is_remembered_is_what_is_parsed(first: bytes, second: bytes, third
 
 
 def test_what_follows_a_timestamp_is_parsed_once() -> None:
-    remembered = Controls(ControlFlags.TIMESTAMP)
+    remembered = Controls(this_platform(), ControlFlags.TIMESTAMP)
     rest = GO_PKTINFO + bytes(4) + GO_TTL
     for number in range(5):
         stamp = structs.cmsg(this_platform(), 1, 35, struct.pack("=qq", 1_700_000_000, number))

@@ -40,10 +40,10 @@ def control(data: bytes) -> None:
 def cached_control(data: bytes) -> None:
     """The same on the receive path: with the sender's address behind, and segment sizes."""
     with contextlib.suppress(ParseError):
-        assert Controls(ControlFlags(0))[data] == parse_control(this_platform(), data)
+        assert Controls(this_platform(), ControlFlags(0))[data] == parse_control(this_platform(), data)
     with contextlib.suppress(ParseError):
         # The four octets of the sender are the kernel's, and always there.
-        Controls(~ControlFlags(0))[data + b"\x7f\0\0\1"]
+        Controls(this_platform(), ~ControlFlags(0))[data + b"\x7f\0\0\1"]
     with contextlib.suppress(ParseError):
         assert 0 <= offload.segment_size(data) < 1 << (8 * max(len(data), 1))
 

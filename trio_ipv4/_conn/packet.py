@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 from typing import TYPE_CHECKING, Final, final
 
 from trio_ipv4._abi.this import this_platform
-from trio_ipv4._conn.traffic import DatagramConn, Remembered, control_lost, header_length, partial_send
+from trio_ipv4._conn.traffic import ByControl, DatagramConn, control_lost, header_length, partial_send
 from trio_ipv4._errors import ParseError
 from trio_ipv4._kernel import batch, bpf, offload, options, sockets
 from trio_ipv4._values.bpf import RawInstruction
-from trio_ipv4._values.control import EMPTY, ControlFlags, ControlMessage, LeadingTimestamp
+from trio_ipv4._values.control import EMPTY, ControlMessage
 from trio_ipv4._values.datagram import Datagram
 from trio_ipv4._values.datagram import received as received_datagram
 from trio_ipv4._values.fields import to_bool, to_integer
@@ -52,7 +51,7 @@ class PacketConn(DatagramConn[Datagram]):
         self._can_segment: bool | None = None  # Found out when it matters.
         self._coalesced = not self._is_raw and offload.is_on(socket)
         self._receive_offload = self._coalesced
-        self._segment_sizes: Final = _SegmentSizes()
+        self._segment_sizes: Final = _SegmentSizes(this_platform())
         self._make_recipe()
 
     @property
@@ -172,9 +171,8 @@ class PacketConn(DatagramConn[Datagram]):
 
     def _make_recipe(self) -> None:
         if not self._is_raw:  # There the payload is behind a header.
-            with_source = ControlFlags.SRC in self._control_flags
             sizes = self._segment_sizes if self._coalesced else None
-            self._recipe = batch.Recipe(_KIND, self._peers, self._controls, with_source, sizes)
+            self._recipe = batch.Recipe(_KIND, self._peers, self._controls, self._controls.with_sender, sizes)
 
     def _take(self, descriptor: int, limit: int, max_bytes: int) -> Sequence[Datagram] | None:
         if self._coalesced:
@@ -290,17 +288,8 @@ _NOTHING: Final = (RawInstruction(0x06, 0, 0, 0),)
 _KIND: Final = batch.Kind(Datagram, (Datagram.payload, Datagram.peer, Datagram.control, Datagram.truncated))
 
 
-class _SegmentSizes(Remembered[bytes, int]):
+class _SegmentSizes(ByControl[int]):
     """Segment sizes by the octets of control messages; 0 where none is told."""
-
-    @functools.cached_property
-    def _timestamp(self) -> LeadingTimestamp:
-        return LeadingTimestamp(this_platform())
-
-    def __missing__(self, key: bytes) -> int:
-        if self._timestamp.read(key) is None:
-            return super().__missing__(key)
-        return self[key[self._timestamp.size :]]  # As for `Controls`.
 
     def _make(self, key: bytes) -> int:
         return offload.segment_size(key)

@@ -305,14 +305,7 @@ def stamped(control: ControlMessage, timestamp_ns: int) -> ControlMessage:
 
 _OTHERS: Final = [name for name in _FIELDS if name not in _TIMESTAMP.fields]
 _all_but_timestamp: Final = operator.attrgetter(*_OTHERS)
-_Unfrozen: Final[Any] = attrs.make_class(
-    "_Unfrozen",
-    [*_TIMESTAMP.fields, *_OTHERS],
-    slots=True,
-    weakref_slot=False,
-    eq=False,
-    repr=False,
-)
+_Unfrozen: Final[Any] = attrs.make_class("_Unfrozen", [*_TIMESTAMP.fields, *_OTHERS], slots=True, weakref_slot=False)
 
 
 def _present(packed: bytes) -> IPv4Address | None:

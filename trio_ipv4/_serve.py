@@ -22,7 +22,7 @@ from trio_ipv4._conn.packet import PacketConn
 from trio_ipv4._conn.turns import require_trio
 from trio_ipv4._kernel import groups, namespaces, sockets
 from trio_ipv4._kernel.native import current_system
-from trio_ipv4._values.control import ControlFlags
+from trio_ipv4._values.control import DEFAULT_FLAGS, ControlFlags
 from trio_ipv4._values.fields import UNSPECIFIED, to_group, to_integer
 from trio_ipv4._values.interface import IPV4_MIN_MTU, InterfaceChangeKind
 from trio_ipv4._values.source_filter import SourceFilter, to_sources
@@ -41,7 +41,6 @@ InterfacePredicate: TypeAlias = "Callable[[Interface], bool]"
 InterfaceHandler: TypeAlias = "Callable[[PacketConn, Interface], Awaitable[object]]"
 
 _ANY: Final = SourceFilter.any()
-_FACTS: Final = ControlFlags.DST | ControlFlags.INTERFACE
 
 
 def is_up_and_multicast(interface: Interface) -> bool:
@@ -113,7 +112,7 @@ async def serve_group(
     *,
     sources: SourceFilter = _ANY,
     where: InterfacePredicate = is_up_and_multicast,
-    control_flags: ControlFlags = _FACTS,
+    control_flags: ControlFlags = DEFAULT_FLAGS,
     handler_nursery: trio.Nursery | None = None,
     task_status: trio.TaskStatus[tuple[Interface, ...]] = trio.TASK_STATUS_IGNORED,
 ) -> NoReturn:

@@ -120,6 +120,7 @@ def test_received_octets_are_read(data: bytes, expected: ControlMessage) -> None
             "IP_PKTINFO must have 12 octets, got 8",
         ),
         (hexadecimal("1400000000000000 00000000 02000000 00010000"), 16, "ttl must be from 0 to 255, got 256"),
+        (hexadecimal("1400000000000000 00000000 01000000 00010000"), 16, "tos must be from 0 to 255, got 256"),
         (hexadecimal("1200000000000000 00000000 01000000 0001"), 16, "tos must have 1 or 4 octets, got 2"),
         (hexadecimal("1c00000000000000 00000000 08000000 ffffffff 00000000 00000000"), 16, "must not be negative"),
         (hexadecimal("1200000000000000 01000000 23000000 0001"), 16, "a timestamp must have 16 octets, got 2"),

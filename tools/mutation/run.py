@@ -45,6 +45,8 @@ TESTS = {
     "_conn/ledger.py": ["tests/conn/test_survivors.py", "tests/conn/test_membership.py", "tests/conn/test_traps.py"],
     "_abi/*.py": ["tests/abi", "tests/values/test_control.py"],
     "_codec/*.py": ["tests/codec/test_{}.py"],
+    "_values/control.py": ["tests/values/test_control.py", "tests/values/test_facts.py"],
+    "_values/facts.py": ["tests/values/test_facts.py"],
     "_values/*.py": ["tests/values/test_{}.py"],
 }
 """The tests of a module: of the first pattern that it matches."""

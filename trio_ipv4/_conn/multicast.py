@@ -10,6 +10,7 @@ import trio
 
 from trio_ipv4._abi.structs import SOCK_DGRAM, SOCK_RAW
 from trio_ipv4._codec import explicit_steps
+from trio_ipv4._conn import switches
 from trio_ipv4._conn.ledger import Ledger, Membership, callers_level
 from trio_ipv4._conn.options import Conn, unwrap
 from trio_ipv4._conn.turns import OwnedSocket, to_system
@@ -33,15 +34,6 @@ if TYPE_CHECKING:
     from trio_ipv4._values.interface import InterfaceLike
 
 _ANY: Final = SourceFilter.any()
-_PKTINFO: Final = ControlFlags.SRC | ControlFlags.DST | ControlFlags.INTERFACE
-CONTROL_SWITCHES: Final = (
-    # Which kernel switch fills which facts.
-    ("IP_PKTINFO", _PKTINFO),
-    ("IP_RECVTTL", ControlFlags.TTL),
-    ("IP_RECVTOS", ControlFlags.TOS),
-    ("SO_TIMESTAMPNS", ControlFlags.TIMESTAMP),
-    ("SO_RXQ_OVFL", ControlFlags.DROPS),
-)
 
 
 class MulticastConn(Conn):
@@ -69,7 +61,7 @@ class MulticastConn(Conn):
         super()._set_up(socket, trio_socket, control_flags)
         self._owned = OwnedSocket(socket, trio_socket)
         self._ledger = Ledger(socket)
-        self._control_flags = _read_control_flags(socket) if control_flags is None else control_flags
+        self._control_flags = switches.switched_on(socket) if control_flags is None else control_flags
         self._multicast_interface: int | None = None
 
     @trio.lowlevel.enable_ki_protection
@@ -195,11 +187,11 @@ class MulticastConn(Conn):
     def control_flags(self, value: ControlFlags) -> None:
         if not isinstance(value, ControlFlags):
             raise TypeError(f"control_flags must be ControlFlags, got {value!r}")
-        before = _read_control_flags(self._usable)
+        before = switches.switched_on(self._usable)
         try:
-            _write_control_flags(self._usable, before, value)
+            switches.switch(self._usable, before, value)
         except BaseException:
-            _write_control_flags(self._usable, _read_control_flags(self._usable), before)
+            switches.switch(self._usable, switches.switched_on(self._usable), before)
             raise
         self._note_control_flags(value)
 
@@ -445,33 +437,3 @@ class MulticastConn(Conn):
 
 _NO_ADDRESS: Final = bytes(4)
 _LOOPBACK: Final = ipaddress.IPv4Address("127.0.0.1").packed
-
-
-def _read_control_flags(socket: Socket) -> ControlFlags:
-    flags = ControlFlags(0)
-    for name, facts in CONTROL_SWITCHES:
-        if options.has_option(socket, name) and _is_on(socket, name):
-            flags |= facts
-    return flags
-
-
-def _is_on(socket: Socket, name: str) -> bool:
-    try:
-        return bool(options.get_integer(socket, name))
-    except OSError as error:
-        if error.errno not in options.LACKING:
-            raise
-        return False  # Some sandboxes lack what the platform has.
-
-
-def _write_control_flags(socket: Socket, before: ControlFlags, flags: ControlFlags) -> None:
-    """Set the switches that differ."""
-    now = dict(control_settings(before))
-    for name, value in control_settings(flags):
-        if value != now[name]:
-            options.set_integer(socket, name, value)
-
-
-def control_settings(flags: ControlFlags) -> list[tuple[str, int]]:
-    """Return the options, with their values, that make a socket receive `flags`."""
-    return [(name, int(bool(flags & facts))) for name, facts in CONTROL_SWITCHES]

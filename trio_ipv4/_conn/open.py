@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from trio_ipv4._abi.structs import SOCK_DGRAM, SOCK_RAW
-from trio_ipv4._conn.multicast import control_settings
+from trio_ipv4._conn import switches
 from trio_ipv4._conn.packet import PacketConn
 from trio_ipv4._conn.raw import RawConn
 from trio_ipv4._conn.turns import to_trio
 from trio_ipv4._kernel import sockets
 from trio_ipv4._kernel.native import current_system
-from trio_ipv4._values.control import ControlFlags
+from trio_ipv4._values.control import DEFAULT_FLAGS, ControlFlags
 from trio_ipv4._values.fields import UNSPECIFIED, to_address, to_bool, to_integer
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from trio_ipv4._values.fields import AddressLike
 
 ConnT = TypeVar("ConnT", PacketConn, RawConn)
-_FACTS: Final = ControlFlags.DST | ControlFlags.INTERFACE
 
 
 def open_udp(
@@ -30,7 +29,7 @@ def open_udp(
     share_port: bool = False,
     bind_group: bool = False,
     multicast_all: bool = False,
-    control_flags: ControlFlags = _FACTS,
+    control_flags: ControlFlags = DEFAULT_FLAGS,
 ) -> PacketConn:
     """Open a UDP connection, bound to `address` and `port`. Not a checkpoint. It may send to broadcast (SO_BROADCAST).
 
@@ -72,7 +71,7 @@ def open_ip(
     address: AddressLike = "0.0.0.0",
     *,
     multicast_all: bool = False,
-    control_flags: ControlFlags = _FACTS,
+    control_flags: ControlFlags = DEFAULT_FLAGS,
 ) -> PacketConn:
     """Open a connection over raw IP that sends and receives what is inside the IP header. Not a checkpoint.
 
@@ -102,7 +101,7 @@ def open_raw(
     address: AddressLike = "0.0.0.0",
     *,
     multicast_all: bool = False,
-    control_flags: ControlFlags = _FACTS,
+    control_flags: ControlFlags = DEFAULT_FLAGS,
 ) -> RawConn:
     """Open a connection over raw IP that sends and receives headers too (IP_HDRINCL; raw(7)). Not a checkpoint.
 
@@ -150,7 +149,7 @@ def settings_for(platform: Platform, multicast_all: bool, control_flags: Control
     """Return the options that every way in sets."""
     if not isinstance(control_flags, ControlFlags):
         raise TypeError(f"control_flags must be ControlFlags, got {control_flags!r}")
-    settings = [(name, value) for name, value in control_settings(control_flags) if value]
+    settings = [(name, value) for name, value in switches.settings(control_flags) if value]
     if "IP_MULTICAST_ALL" in platform.options:
         settings.append(("IP_MULTICAST_ALL", int(to_bool(multicast_all, "multicast_all"))))
     return settings

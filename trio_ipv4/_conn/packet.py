@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 from typing import TYPE_CHECKING, Final, final
 
 from trio_ipv4._abi.structs import SOCK_RAW
-from trio_ipv4._conn.traffic import DatagramConn, Remembered, control_lost, header_length, partial_send
+from trio_ipv4._conn.traffic import ByControl, DatagramConn, control_lost, header_length, partial_send
 from trio_ipv4._errors import ParseError
 from trio_ipv4._kernel import bpf, calls, offload, options
 from trio_ipv4._values.bpf import RawInstruction
-from trio_ipv4._values.control import EMPTY, ControlFlags, ControlMessage, LeadingTimestamp
+from trio_ipv4._values.control import EMPTY, ControlFlags, ControlMessage
 from trio_ipv4._values.datagram import Datagram
 from trio_ipv4._values.datagram import received as received_datagram
 from trio_ipv4._values.fields import to_bool, to_integer
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
 
     import trio
 
-    from trio_ipv4._abi.platform import Platform
     from trio_ipv4._kernel.calls import Columns, Received
     from trio_ipv4._kernel.system import Socket
     from trio_ipv4._values.fields import EndpointLike
@@ -176,9 +174,8 @@ class PacketConn(DatagramConn[Datagram]):
 
     def _make_recipe(self) -> None:
         if not self._is_raw:  # There the payload is behind a header.
-            with_source = ControlFlags.SRC in self._control_flags
             sizes = self._segment_sizes if self._coalesced else None
-            self._recipe = calls.Recipe(_KIND, self._peers, self._controls, with_source, sizes)
+            self._recipe = calls.Recipe(_KIND, self._peers, self._controls, self._controls.with_sender, sizes)
 
     def _take(self, descriptor: int, limit: int, max_bytes: int) -> Sequence[Datagram] | None:
         if self._coalesced:
@@ -283,21 +280,8 @@ _NOTHING: Final = (RawInstruction(0x06, 0, 0, 0),)
 _KIND: Final = calls.Kind(Datagram, (Datagram.payload, Datagram.peer, Datagram.control, Datagram.truncated))
 
 
-class _SegmentSizes(Remembered[bytes, int]):
+class _SegmentSizes(ByControl[int]):
     """Segment sizes by the octets of control messages; 0 where none is told."""
-
-    def __init__(self, platform: Platform) -> None:
-        super().__init__()
-        self._platform: Final = platform
-
-    @functools.cached_property
-    def _timestamp(self) -> LeadingTimestamp:
-        return LeadingTimestamp(self._platform)
-
-    def __missing__(self, key: bytes) -> int:
-        if self._timestamp.read(key) is None:
-            return super().__missing__(key)
-        return self[key[self._timestamp.size :]]  # As for `Controls`.
 
     def _make(self, key: bytes) -> int:
         return offload.segment_size(self._platform, key)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import abc
 import collections
-import contextlib
 import errno
 import functools
 import ipaddress
@@ -22,7 +21,15 @@ from trio_ipv4._errors import ParseError, PartialSendError
 from trio_ipv4._kernel import calls
 from trio_ipv4._kernel.causes import Attempt, explain_sending
 from trio_ipv4._kernel.explain import explain
-from trio_ipv4._values.control import EMPTY, ControlFlags, ControlMessage, LeadingTimestamp, parse_control, stamped
+from trio_ipv4._values.control import (
+    EMPTY,
+    FACTS,
+    ControlFlags,
+    ControlMessage,
+    LeadingTimestamp,
+    parse_control,
+    stamped,
+)
 from trio_ipv4._values.fields import to_integer
 
 if TYPE_CHECKING:
@@ -269,8 +276,7 @@ class DatagramConn(MulticastConn, trio.abc.Channel[ValueT], Generic[ValueT]):
             # One that was cut off is not parsed: `_decode` puts an error in its place.
             each = itertools.repeat(controls) if isinstance(controls, bytes) else controls
             controls = [b"" if flag & calls.MSG_CTRUNC else octets for octets, flag in zip(each, flags)]  # noqa: B905
-        if ControlFlags.SRC in self._control_flags:
-            # The sender is a part of the control message then.
+        if self._controls.with_sender:
             each_name = itertools.repeat(names) if isinstance(names, bytes) else names
             each_control = [controls] * len(received.payloads) if isinstance(controls, bytes) else controls
             return [self._controls[control + name[4:8]] for control, name in zip(each_control, each_name)]  # noqa: B905
@@ -386,46 +392,53 @@ class Names(Remembered["Endpoint", bytes]):
         return structs.sockaddr_in(self._platform, ipaddress.IPv4Address(address).packed, port)
 
 
-class Controls(Remembered[bytes, ControlMessage]):
-    """Control messages by their octets, for one set of flags; with SRC, the sender's four octets follow."""
+class ByControl(Remembered[bytes, MadeT]):
+    """What was made of control messages, by their octets.
 
-    def __init__(self, platform: Platform, flags: ControlFlags) -> None:
-        super().__init__()
+    A timestamp at the start differs from datagram to datagram. The octets after it are often the same, so they alone
+    are the key.
+    """
+
+    def __init__(self, platform: Platform) -> None:
         self._platform: Final = platform
-        self._flags: Final = flags
 
-    @functools.cached_property
-    def _timestamp(self) -> LeadingTimestamp:
-        return LeadingTimestamp(self._platform)
-
-    def __missing__(self, key: bytes) -> ControlMessage:
-        timestamp_ns = self._timestamp.read(key)
+    def __missing__(self, key: bytes) -> MadeT:
+        leading = self._leading
+        timestamp_ns = leading.read(key)
         if timestamp_ns is not None:
-            # It is never the same again: what follows it may well be.
-            with contextlib.suppress(ParseError):
-                rest = self[key[self._timestamp.size :]]
-                if rest.timestamp_ns is None:
-                    return stamped(rest, timestamp_ns)
+            try:
+                made = self[key[leading.size :]]
+            except ParseError:
+                pass  # Its offset would be that in the rest.
+            else:
+                return self._stamped(made, timestamp_ns)
         return super().__missing__(key)
 
+    @functools.cached_property
+    def _leading(self) -> LeadingTimestamp:
+        return LeadingTimestamp(self._platform)
+
+    def _stamped(self, made: MadeT, _timestamp_ns: int) -> MadeT:
+        """Return what is made with a timestamp before the rest."""
+        return made
+
+
+class Controls(ByControl[ControlMessage]):
+    """Control messages by their octets, for one set of flags."""
+
+    def __init__(self, platform: Platform, flags: ControlFlags) -> None:
+        super().__init__(platform)
+        self._flags: Final = flags
+        self.with_sender: Final = FACTS.needs_sender(flags)
+        """Whether the sender's address is a part of a control message. Then its four octets stand at the end of a
+        key."""
+
+    def _stamped(self, made: ControlMessage, timestamp_ns: int) -> ControlMessage:
+        return stamped(made, timestamp_ns) if made.timestamp_ns is None else made
+
     def _make(self, key: bytes) -> ControlMessage:
-        source = None
-        if ControlFlags.SRC in self._flags:
-            key, source = key[:-4], ipaddress.IPv4Address(key[-4:])
-        control = parse_control(self._platform, key) if key else EMPTY
-        if source is None and ControlFlags.DROPS not in self._flags:
-            return control
-        return ControlMessage(
-            ttl=control.ttl,
-            src=source if source is not None and int(source) else None,
-            dst=control.dst,
-            ifindex=control.ifindex,
-            tos=control.tos,
-            local=control.local,
-            timestamp_ns=control.timestamp_ns,
-            # The kernel sends no message while the count is 0.
-            drops=(control.drops or 0) if ControlFlags.DROPS in self._flags else control.drops,
-        )
+        end = len(key) - 4 if self.with_sender else len(key)
+        return ControlMessage(**FACTS.read(self._platform, key[:end], self._flags, key[end:]))
 
 
 def partial_send(error: OSError, sent: int) -> OSError:

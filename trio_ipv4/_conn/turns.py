@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import enum
 import functools
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias, TypeVar, final
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeVar, final
 
 import trio
 
@@ -193,11 +193,10 @@ def _this_run() -> trio.lowlevel.TrioToken | None:
         return None
 
 
-def _waits(socket: trio.socket.SocketType) -> tuple[Callable[[], Awaitable[None]], Callable[[], Awaitable[None]]]:
-    """Return how to wait until a socket can be read, and written. One that is no file descriptor knows by itself."""
-    by_itself = getattr(socket, "wait_readable", None), getattr(socket, "wait_writable", None)
-    if by_itself != (None, None):
-        return by_itself  # type: ignore[return-value]
+def _waits(socket: Any) -> tuple[Callable[[], Awaitable[None]], Callable[[], Awaitable[None]]]:
+    """Return how to wait until a trio socket can be read, and written. One without a descriptor knows by itself."""
+    if hasattr(socket, "system_socket"):
+        return socket.wait_readable, socket.wait_writable
     return (
         functools.partial(trio.lowlevel.wait_readable, socket),
         functools.partial(trio.lowlevel.wait_writable, socket),

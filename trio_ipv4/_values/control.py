@@ -1,24 +1,28 @@
-"""What goes beside a datagram: control messages, as received and as requests (recvmsg(2), ip(7), cmsg(3))."""
+"""What goes beside a datagram: control messages, as received and as requests (recvmsg(2), ip(7), cmsg(3)).
+
+A fact stands here three times: as a flag of `ControlFlags`, as a field of `ControlMessage`, and as a row of `FACTS`,
+which ties these to the platform's names. `facts.py` says what a row is.
+"""
 
 from __future__ import annotations
 
 import enum
 import ipaddress
+import operator
 import struct
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, Any, Final, final
 
 import attrs
 
 from trio_ipv4._abi import structs
 from trio_ipv4._abi.this import this_platform
-from trio_ipv4._errors import ParseError, UnsupportedError
+from trio_ipv4._errors import ParseError
+from trio_ipv4._values.facts import Fact, Request, Table, read_number, write_integer
 from trio_ipv4._values.fields import to_octets, to_optional_integer, to_source
 from trio_ipv4._values.interface import to_ifindex
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from ipaddress import IPv4Address
-    from typing import Any
 
     from trio_ipv4._abi.platform import Platform
     from trio_ipv4._values.fields import AddressLike
@@ -52,6 +56,10 @@ class ControlFlags(enum.IntFlag, boundary=enum.STRICT):
     """When the kernel received the datagram; the first ones may tell when it was read."""
     DROPS = 64
     """How many datagrams this socket had dropped when this one was queued."""
+
+
+DEFAULT_FLAGS: Final = ControlFlags.DST | ControlFlags.INTERFACE
+"""What `Datagram.reply` needs."""
 
 
 @final
@@ -148,29 +156,115 @@ class ControlMessage:
 EMPTY: Final = ControlMessage()
 
 
+def _read_sender(_platform: Platform, content: bytes, _offset: int) -> tuple[IPv4Address | None]:
+    return (_present(content),)
+
+
+def _read_pktinfo(platform: Platform, content: bytes, offset: int) -> tuple[object, ...]:
+    ifindex, local, destination = structs.parse_in_pktinfo(platform, content)
+    if ifindex < 0:
+        raise ParseError(f"an interface index must not be negative, got {ifindex}", offset=offset)
+    # A datagram that was queued before IP_PKTINFO was switched on has an index of 0 and addresses of 0.0.0.0.
+    return ifindex or None, _present(local), _present(destination)
+
+
+def _write_pktinfo(platform: Platform, control: ControlMessage) -> bytes | None:
+    if control.src is None and control.ifindex is None:
+        return None
+    source = structs.ANY if control.src is None else control.src.packed
+    return structs.in_pktinfo(platform, control.ifindex or 0, source, structs.ANY)
+
+
+def _read_timestamp(platform: Platform, content: bytes, offset: int) -> tuple[int]:
+    seconds, nanoseconds = struct.unpack(platform.prefix + "qq", content)
+    if not 0 <= nanoseconds < _SECOND:
+        raise ParseError(f"nanoseconds must be from 0 to 999999999, got {nanoseconds}", offset=offset)
+    return (seconds * _SECOND + nanoseconds,)
+
+
+_TIMESTAMP: Final = Fact(
+    flags=ControlFlags.TIMESTAMP,
+    switch="SO_TIMESTAMPNS",
+    message="SO_TIMESTAMPNS",
+    title="a timestamp",
+    fields=("timestamp_ns",),
+    sizes=(16,),
+    read=_read_timestamp,
+)
+FACTS: Final = Table(
+    Fact(
+        flags=ControlFlags.SRC,
+        switch="IP_PKTINFO",  # Go asks for it too, although recvmsg(2) tells the sender without.
+        message=None,
+        title="the sender's address",
+        fields=("src",),
+        sizes=(4,),
+        read=_read_sender,
+    ),
+    Fact(
+        flags=ControlFlags.DST | ControlFlags.INTERFACE,
+        switch="IP_PKTINFO",
+        message="IP_PKTINFO",
+        title="IP_PKTINFO",
+        fields=("ifindex", "local", "dst"),
+        sizes=(structs.IN_PKTINFO_SIZE,),
+        read=_read_pktinfo,
+        request=Request(("ifindex", "src"), _write_pktinfo),
+    ),
+    Fact(
+        flags=ControlFlags.TTL,
+        switch="IP_RECVTTL",
+        message="IP_TTL",
+        title="ttl",
+        fields=("ttl",),
+        sizes=(1, 4),  # Linux sends an int, Darwin one octet.
+        read=read_number("ttl", 255),
+        request=Request(("ttl",), write_integer("ttl", 1, 255)),
+    ),
+    Fact(
+        flags=ControlFlags.TOS,
+        switch="IP_RECVTOS",
+        message="IP_TOS",
+        title="tos",
+        fields=("tos",),
+        sizes=(1, 4),  # Both send one octet, and take an int.
+        read=read_number("tos", 255),
+        request=Request(("tos",), write_integer("tos", 0, 255)),
+    ),
+    _TIMESTAMP,
+    Fact(
+        flags=ControlFlags.DROPS,
+        switch="SO_RXQ_OVFL",
+        message="SO_RXQ_OVFL",
+        title="a drop counter",
+        fields=("drops",),
+        sizes=(4,),
+        read=read_number("drops", 0xFFFF_FFFF),
+        absent=0,  # The kernel sends no message while the count is 0.
+    ),
+)
+"""All facts. A request has its messages in this order."""
+
+_FIELDS: Final = tuple(field.name for field in attrs.fields(ControlMessage))
+_NEVER_REQUESTED: Final = [name for name in _FIELDS if name not in FACTS.requested]
+_NOTHING: Final = (None,) * len(_NEVER_REQUESTED)
+_never_requested: Final = operator.attrgetter(*_NEVER_REQUESTED)
+
+
 def marshal_control(platform: Platform, control: ControlMessage) -> bytes:
     """Lay out a request for `platform`."""
-    _check_request(control)
-    parts: list[bytes] = []
-    if control.src is not None or control.ifindex is not None:
-        source = structs.ANY if control.src is None else control.src.packed
-        data = structs.in_pktinfo(platform, control.ifindex or 0, source, structs.ANY)
-        parts.append(structs.cmsg(platform, *_kind(platform, "IP_PKTINFO"), data))
-    for name, number in (("IP_TTL", control.ttl), ("IP_TOS", control.tos)):
-        if number is not None:
-            data = struct.pack(platform.prefix + "i", number)
-            parts.append(structs.cmsg(platform, *_kind(platform, name), data))
-    return b"".join(parts)
+    if _never_requested(control) != _NOTHING:
+        name = next(name for name in _NEVER_REQUESTED if getattr(control, name) is not None)
+        raise ValueError(
+            f"{name} must be None when sending, got {_readable(getattr(control, name))}: a received control message is "
+            "not a request"
+        )
+    return FACTS.write(platform, control)
 
 
 def parse_control(platform: Platform, data: bytes) -> ControlMessage:
     """Read a control buffer of `platform`."""
-    fields: dict[str, Any] = {}
-    kinds = {platform.control[name]: read for name, read in _READERS.items() if name in platform.control}
-    for offset, level, kind, content in structs.iterate_cmsgs(platform, data):
-        if read := kinds.get((level, kind)):
-            fields.update(read(platform, content, offset))
-    return ControlMessage(**fields)
+    return ControlMessage(**FACTS.read(platform, data))
 
 
 @final
@@ -182,108 +276,36 @@ class LeadingTimestamp:
     """
 
     def __init__(self, platform: Platform) -> None:
-        kind = platform.control.get("SO_TIMESTAMPNS")
-        self.size: Final = structs.cmsg_space(platform, 16)
+        (length,) = _TIMESTAMP.sizes
+        kind = platform.control.get(_TIMESTAMP.message or "")
+        self.size: Final = structs.cmsg_space(platform, length)
         """Of the message as a whole, in octets."""
-        self._header: Final = structs.cmsg(platform, *kind, bytes(16))[:-16] if kind else None
-        self._content: Final = struct.Struct(f"{platform.prefix}{self.size - 16}xqq")
+        self._header: Final = structs.cmsg(platform, *kind, bytes(length))[:-length] if kind else None
+        self._unpack: Final = struct.Struct(f"{platform.prefix}{self.size - length}xqq").unpack_from
 
     def read(self, data: bytes) -> int | None:
         """Return the timestamp in nanoseconds, if it is there and valid."""
         if self._header is None or not data.startswith(self._header) or len(data) < self.size:
             return None
-        seconds, nanoseconds = self._content.unpack_from(data)
+        seconds, nanoseconds = self._unpack(data)
         return seconds * _SECOND + nanoseconds if 0 <= nanoseconds < _SECOND else None
 
 
-class _Stamped:
-    """A control message in the making: `_Stamped(control, timestamp_ns)` returns a `ControlMessage`.
+def stamped(control: ControlMessage, timestamp_ns: int) -> ControlMessage:
+    """Return a control message with another timestamp, without conversion and validation.
 
-    As for a received datagram (datagram.py): what is stored has been checked, and a frozen class's own way to store it
-    takes several times as long.
+    As for a received datagram (datagram.py): the values have been checked, and a frozen class's own way to store them
+    takes several times as long. A class with the same slots that is not frozen stores them, then becomes the frozen
+    class.
     """
-
-    __slots__ = ("drops", "dst", "ifindex", "local", "src", "timestamp_ns", "tos", "ttl")
-
-    def __init__(self, control: ControlMessage, timestamp_ns: int) -> None:
-        self.ttl = control.ttl
-        self.src = control.src
-        self.dst = control.dst
-        self.ifindex = control.ifindex
-        self.tos = control.tos
-        self.local = control.local
-        self.timestamp_ns = timestamp_ns
-        self.drops = control.drops
-        self.__class__ = ControlMessage  # type: ignore[assignment]  # noqa: PLE0237
+    made: ControlMessage = _Unfrozen(timestamp_ns, *_all_but_timestamp(control))
+    made.__class__ = ControlMessage
+    return made
 
 
-stamped: Callable[[ControlMessage, int], ControlMessage] = _Stamped  # type: ignore[assignment]
-"""Return a control message with another timestamp, without conversion and validation."""
-
-
-def _read_octet(name: str) -> Callable[[Platform, bytes, int], dict[str, Any]]:
-    def read(platform: Platform, content: bytes, offset: int) -> dict[str, Any]:
-        # Linux sends the TTL as an int and the TOS as one octet; Darwin sends one octet for both.
-        if len(content) not in (1, 4):
-            raise ParseError(f"{name} must have 1 or 4 octets, got {len(content)}", offset=offset)
-        number = int.from_bytes(content, platform.byte_order)
-        if number > 255:
-            raise ParseError(f"{name} must be from 0 to 255, got {number}", offset=offset)
-        return {name: number}
-
-    return read
-
-
-def _read_pktinfo(platform: Platform, content: bytes, offset: int) -> dict[str, Any]:
-    if len(content) != structs.IN_PKTINFO_SIZE:
-        raise ParseError(f"IP_PKTINFO must have {structs.IN_PKTINFO_SIZE} octets, got {len(content)}", offset=offset)
-    ifindex, local, destination = structs.parse_in_pktinfo(platform, content)
-    if ifindex < 0:
-        raise ParseError(f"an interface index must not be negative, got {ifindex}", offset=offset)
-    # A datagram that was queued before IP_PKTINFO was switched on has an index of 0 and addresses of 0.0.0.0.
-    return {"ifindex": ifindex or None, "local": _present(local), "dst": _present(destination)}
-
-
-def _read_timestamp(platform: Platform, content: bytes, offset: int) -> dict[str, Any]:
-    if len(content) != 16:
-        raise ParseError(f"a timestamp must have 16 octets, got {len(content)}", offset=offset)
-    seconds, nanoseconds = struct.unpack(platform.prefix + "qq", content)
-    if not 0 <= nanoseconds < _SECOND:
-        raise ParseError(f"nanoseconds must be from 0 to 999999999, got {nanoseconds}", offset=offset)
-    return {"timestamp_ns": seconds * _SECOND + nanoseconds}
-
-
-def _read_drops(platform: Platform, content: bytes, offset: int) -> dict[str, Any]:
-    if len(content) != 4:
-        raise ParseError(f"a drop counter must have 4 octets, got {len(content)}", offset=offset)
-    return {"drops": int.from_bytes(content, platform.byte_order)}
-
-
-_READERS: Final[dict[str, Callable[[Platform, bytes, int], dict[str, Any]]]] = {
-    "IP_TTL": _read_octet("ttl"),
-    "IP_TOS": _read_octet("tos"),
-    "IP_PKTINFO": _read_pktinfo,
-    "SO_TIMESTAMPNS": _read_timestamp,
-    "SO_RXQ_OVFL": _read_drops,
-}
-
-
-def _check_request(control: ControlMessage) -> None:
-    for name in ("dst", "local", "timestamp_ns", "drops"):
-        if (value := getattr(control, name)) is not None:
-            raise ValueError(
-                f"{name} must be None when sending, got {_readable(value)}: a received control message is not a request"
-            )
-    if control.ttl == 0:
-        raise ValueError("ttl must be from 1 to 255 when sending, got 0")
-
-
-def _kind(platform: Platform, name: str) -> tuple[int, int]:
-    """Return the level and type of a control message that is sent: the plain option's, on every platform."""
-    if name not in platform.control:
-        raise UnsupportedError(name, platform.name)
-    option = platform.option(name)
-    return option.level, option.name
+_OTHERS: Final = [name for name in _FIELDS if name not in _TIMESTAMP.fields]
+_all_but_timestamp: Final = operator.attrgetter(*_OTHERS)
+_Unfrozen: Final[Any] = attrs.make_class("_Unfrozen", [*_TIMESTAMP.fields, *_OTHERS], slots=True, weakref_slot=False)
 
 
 def _present(packed: bytes) -> IPv4Address | None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 MAX_BATCH: Final = 1024
 """The kernel takes no more messages in one call (UIO_MAXIOV, linux/uio.h)."""
 CONTROL_SIZE: Final = 256
-"""Room for the control messages of one datagram, in octets. All that this library asks for take under 200; the rest
+"""Room for the control messages of one datagram, in octets. All facts of the table fit (a test adds them up); the rest
 is for options that a caller sets on the bare socket."""
 MSG_CTRUNC: Final = 0x8  # linux/socket.h
 MSG_TRUNC: Final = 0x20

@@ -38,7 +38,7 @@ SPELLINGS = {
     r"~?(trio_ipv4\._conn\.traffic\.)?\bValueT\b": "VALUE",
     r"~?trio_ipv4\._watch\.InterfaceWatch": "~contextlib.AbstractAsyncContextManager"
     "[~collections.abc.AsyncIterator[~trio_ipv4.InterfaceChange]]",
-    r"\bMulticastConn\b": "PacketConn | RawConn",
+    r"\bMemberships\b": "PacketConn | RawConn",
     r"\bPredicate\b": "Callable[[Interface], bool]",
     r"\bHandler\b": "Callable[[PacketConn, Interface], Awaitable[object]]",
     r"<function (\w+)>": r"\1",

@@ -12,11 +12,11 @@
 #   _abi                      how one platform's kernel spells things
 #   _errors                   the error family and the advice
 
+from trio_ipv4._conn.conn import Conn as Conn
 from trio_ipv4._conn.ledger import Membership as Membership
 from trio_ipv4._conn.open import open_ip as open_ip
 from trio_ipv4._conn.open import open_raw as open_raw
 from trio_ipv4._conn.open import open_udp as open_udp
-from trio_ipv4._conn.options import Conn as Conn
 from trio_ipv4._conn.packet import PacketConn as PacketConn
 from trio_ipv4._conn.raw import RawConn as RawConn
 from trio_ipv4._conn.traffic import Batches as Batches

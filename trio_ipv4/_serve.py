@@ -17,7 +17,7 @@ import trio
 
 from trio_ipv4._abi.structs import SOCK_DGRAM
 from trio_ipv4._conn import open as _open
-from trio_ipv4._conn.multicast import MulticastConn
+from trio_ipv4._conn.memberships import Memberships
 from trio_ipv4._conn.packet import PacketConn
 from trio_ipv4._conn.turns import require_trio
 from trio_ipv4._kernel import groups, namespaces, sockets
@@ -83,7 +83,7 @@ async def follow_group(
         ValueError: `conn` belongs to another network namespace, so that indexes mean other interfaces there; before
             Linux 5.14 nobody can tell (SO_NETNS_COOKIE). Or `group` is not a multicast address.
     """
-    if not isinstance(conn, MulticastConn):
+    if not isinstance(conn, Memberships):
         raise TypeError(f"conn must be a PacketConn or a RawConn, got {conn!r}")
     require_trio()
     _require_predicate(where)
@@ -225,7 +225,7 @@ class _Matching:
 class _Following:
     """The scopes of one connection, by interface index."""
 
-    def __init__(self, conn: MulticastConn, group: IPv4Address, sources: SourceFilter) -> None:
+    def __init__(self, conn: Memberships, group: IPv4Address, sources: SourceFilter) -> None:
         self._conn: Final = conn
         self._group: Final = group
         self._sources: Final = sources
@@ -401,7 +401,7 @@ _VANISHED: Final = (errno.ENODEV, errno.EADDRNOTAVAIL)
 """What a join, and IP_MULTICAST_IF, say of an index that is no interface's."""
 
 
-def _is_dead(conn: MulticastConn, index: int, group: IPv4Address, table: groups.InterfaceGroups | None) -> bool:
+def _is_dead(conn: Memberships, index: int, group: IPv4Address, table: groups.InterfaceGroups | None) -> bool:
     """Tell whether a membership that the connection has hears nothing, since its interface was made anew."""
     if conn.socket.fileno() < 0:
         return False

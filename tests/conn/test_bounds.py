@@ -244,7 +244,7 @@ async def test_what_is_handed_to_the_kernel_does_not_grow_with_the_square() -> N
 
     count = 30 * MAX_BATCH + 7
     async with open_udp() as conn:
-        conn._sender = Spy(conn._sender)
+        conn._outbox.sender = Spy(conn._outbox.sender)
         await conn.send_batch([Datagram(b"x", DISCARD)] * count)
     assert max(handed) <= MAX_BATCH
     # A full send buffer may have a portion handed over again in part.

@@ -8,17 +8,17 @@ import sys
 import textwrap
 
 from trio_ipv4 import ControlFlags, open_udp
-from trio_ipv4._conn.traffic import CACHED
+from trio_ipv4._conn.caches import CACHED
 
 
 async def test_a_million_distinct_sources_do_not_grow_what_a_connection_remembers() -> None:
     async with open_udp(control_flags=ControlFlags.SRC | ControlFlags.TTL) as conn:
         for number in range(1_000_000):
-            conn._peers[struct.pack("=H2xI8x", 2, number)]
+            conn._codec._tables.peers[struct.pack("=H2xI8x", 2, number)]
         for number in range(50_000):
-            conn._controls[number.to_bytes(4, "big")]
-        assert len(conn._peers) <= CACHED
-        assert len(conn._controls) <= CACHED
+            conn._codec._tables.controls[number.to_bytes(4, "big")]
+        assert len(conn._codec._tables.peers) <= CACHED
+        assert len(conn._codec._tables.controls) <= CACHED
 
 
 def run(script: str) -> str:

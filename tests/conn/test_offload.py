@@ -147,15 +147,15 @@ async def test_an_error_comes_after_what_came_before_it(monkeypatch: pytest.Monk
             await socket.connect(("127.0.0.1", 6000))
             for number in range(20):
                 peer.sendto(bytes([number]), ("127.0.0.1", 5000))
-        receive = receiver._receive
+        receive = receiver._inbox._receive
 
         def refused_after_the_first(*arguments: int) -> object:
             received = receive(*arguments)
-            monkeypatch.setattr(receiver, "_receive", receive)
+            monkeypatch.setattr(receiver._inbox, "_receive", receive)
             os.write(socket.fileno(), b"nobody is there any more")
             return received
 
-        monkeypatch.setattr(receiver, "_receive", refused_after_the_first)
+        monkeypatch.setattr(receiver._inbox, "_receive", refused_after_the_first)
         first = await receiver.receive_batch()
         assert [each.payload[0] for each in first] == list(range(8))
         with pytest.raises(ConnectionRefusedError):

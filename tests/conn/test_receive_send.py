@@ -498,3 +498,52 @@ async def conn_is_empty(conn: PacketConn) -> bool:
             datagram = await conn.receive()
             pytest.fail(f"there is {datagram}")
     return True
+
+
+# Many payloads to one destination
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 100])
+async def test_payloads_go_to_one_destination_as_datagrams_would(conn: PacketConn, count: int) -> None:
+    conn.control_flags = ControlFlags.TTL
+    payloads = [bytes([number]) * number for number in range(count)]
+    async with open_udp("127.0.0.1") as sending:
+        await sending.send_batch_to(iter(payloads), conn.local_endpoint, control=ControlMessage(ttl=7))
+        await sending.send_to(b"end", conn.local_endpoint)
+        received: list[Datagram] = []
+        while not received or received[-1].payload != b"end":
+            received += await conn.receive_batch()
+        assert [each.payload for each in received[:-1]] == payloads
+        assert {(each.peer, each.control.ttl) for each in received[:-1]} <= {(sending.local_endpoint, 7)}
+
+
+async def test_more_payloads_than_one_call_takes_are_all_sent(calls: str) -> None:
+    async with open_udp("127.0.0.1") as sending:
+        with trio.testing.assert_checkpoints():
+            await sending.send_batch_to([b""] * 3000, ("127.0.0.1", 9))
+
+
+async def test_any_octets_are_payloads(conn: PacketConn) -> None:
+    async with open_udp("127.0.0.1") as sending:
+        await sending.send_batch_to([bytearray(b"a"), memoryview(b"b")], conn.local_endpoint)
+        assert [(await conn.receive()).payload, (await conn.receive()).payload] == [b"a", b"b"]
+
+
+@pytest.mark.parametrize("payloads", [b"one", "one", bytearray(b"one"), None, 7, ["text"], [b"fine", None], [7]])
+async def test_nonsense_for_payloads_is_refused_before_anything_is_sent(conn: PacketConn, payloads: Any) -> None:
+    async with open_udp("127.0.0.1") as sending:
+        with pytest.raises(TypeError, match="payloads"):
+            await sending.send_batch_to(payloads, conn.local_endpoint)
+        await sending.send_to(b"first", conn.local_endpoint)
+        assert (await conn.receive()).payload == b"first"
+
+
+async def test_a_refused_payload_says_how_many_are_out(conn: PacketConn) -> None:
+    async with open_udp("127.0.0.1") as sending:
+        with pytest.raises(PartialSendError, match=r"datagram 2 of the batch, 65508 octets") as caught:
+            await sending.send_batch_to([b"0", b"1", bytes(65508), b"3"], conn.local_endpoint)
+        assert caught.value.sent == 2
+        with pytest.raises(ValueError, match="dst must be None"):
+            await sending.send_batch_to([b"0"], conn.local_endpoint, control=ControlMessage(dst="127.0.0.1"))
+    with pytest.raises(trio.ClosedResourceError):
+        await sending.send_batch_to([b"0"], conn.local_endpoint)

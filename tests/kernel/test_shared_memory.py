@@ -319,7 +319,7 @@ async def test_an_interrupted_send_leaves_no_control_message_to_the_next(
             before = datagrams(CONTROLS[first], b"before")
             await conn.send_batch(before)
             assert on_the_wire(hearing, 4) == expected(before)
-            headers = conn._sender._way._headers  # type: ignore[attr-defined]
+            headers = conn._outbox.sender._way._headers  # type: ignore[attr-defined]
             assert headers is not None
             whole = headers._header
             headers._header = InterruptedStruct(whole, after)
@@ -342,7 +342,7 @@ async def test_a_send_is_interrupted_where_headers_differ() -> None:
     """So that the test above is known to interrupt."""
     async with open_udp("127.0.0.1") as conn, open_udp("127.0.0.1", PORT):
         await conn.send_batch(datagrams(CONTROLS["a TTL"], b"before"))
-        headers = conn._sender._way._headers  # type: ignore[attr-defined]
+        headers = conn._outbox.sender._way._headers  # type: ignore[attr-defined]
         assert headers is not None
         headers._header = InterruptedStruct(headers._header, 2)  # type: ignore[assignment,misc]
         with pytest.raises(Interrupt):

@@ -15,7 +15,7 @@ from trio_ipv4._abi import structs
 from trio_ipv4._abi.darwin import DARWIN
 from trio_ipv4._abi.linux import LINUX, linux
 from trio_ipv4._abi.this import this_platform
-from trio_ipv4._conn.traffic import Controls
+from trio_ipv4._conn.caches import Controls
 from trio_ipv4._values.control import LeadingTimestamp, marshal_control, parse_control, stamped
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from trio_ipv4._abi import structs
 from trio_ipv4._abi.darwin import DARWIN
 from trio_ipv4._abi.linux import LINUX, linux
 from trio_ipv4._abi.platform import Option, Platform
-from trio_ipv4._conn.traffic import Controls
+from trio_ipv4._conn.caches import Controls
 from trio_ipv4._kernel.calls import CONTROL_SIZE
 from trio_ipv4._values.control import FACTS, marshal_control, parse_control, stamped
 from trio_ipv4._values.facts import Fact, Request, Table, read_number, write_integer

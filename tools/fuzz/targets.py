@@ -15,7 +15,8 @@ from trio_ipv4._abi.linux import LINUX
 from trio_ipv4._abi.this import this_platform
 from trio_ipv4._codec.interface_table import InterfaceTable, difference
 from trio_ipv4._codec.rtnetlink import parse_messages
-from trio_ipv4._conn.traffic import Controls, header_length
+from trio_ipv4._conn.caches import Controls
+from trio_ipv4._conn.codec import header_length
 from trio_ipv4._kernel import groups, offload
 from trio_ipv4._values.bpf import marshal_program
 from trio_ipv4._values.control import parse_control

@@ -8,7 +8,6 @@ from trio_ipv4._abi.structs import SOCK_DGRAM, SOCK_RAW
 from trio_ipv4._conn import switches
 from trio_ipv4._conn.packet import PacketConn
 from trio_ipv4._conn.raw import RawConn
-from trio_ipv4._conn.turns import to_trio
 from trio_ipv4._kernel import sockets
 from trio_ipv4._kernel.native import current_system
 from trio_ipv4._values.control import DEFAULT_FLAGS, ControlFlags
@@ -124,12 +123,10 @@ def open_raw(
 def own(kind: type[ConnT], socket: Socket, control_flags: ControlFlags) -> ConnT:
     """Make a connection of a socket that was opened with `settings_for(control_flags)`; close it if that fails."""
     try:
-        conn = kind.__new__(kind)
-        conn._set_up(socket, to_trio(socket), control_flags)
+        return kind._of_new_socket(socket, control_flags)
     except BaseException:
         socket.close()
         raise
-    return conn
 
 
 def _raw_socket(

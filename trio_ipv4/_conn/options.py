@@ -1,164 +1,183 @@
-"""Conn: the options that every IPv4 socket has, TCP streams included."""
+"""SocketOptions: the options of a datagram socket. Plain ones are rows; the others are properties."""
 
 from __future__ import annotations
 
-import difflib
-from typing import TYPE_CHECKING, Self
+import ipaddress
+import warnings
+from typing import TYPE_CHECKING, Final, Protocol
 
 import trio
 
-from trio_ipv4._abi.structs import AF_INET
-from trio_ipv4._conn.turns import require_trio, to_system
-from trio_ipv4._kernel import options
+from trio_ipv4._conn.ledger import callers_level
+from trio_ipv4._conn.option_rows import BoolOption, IntegerOption
+from trio_ipv4._conn.owned import OwnedConn
+from trio_ipv4._errors import CappedBufferWarning
+from trio_ipv4._kernel import bpf, lookup, options
+from trio_ipv4._values.bpf import to_program
 from trio_ipv4._values.fields import to_integer
+from trio_ipv4._values.icmp import ICMPFilter
 
 if TYPE_CHECKING:
-    from types import TracebackType
+    from collections.abc import Iterable
 
-    from trio_ipv4._kernel.system import Socket
-    from trio_ipv4._values.control import ControlFlags
-    from trio_ipv4._values.fields import Endpoint
+    from trio_ipv4._conn.outbox import Outbox
+    from trio_ipv4._values.bpf import RawInstruction
+    from trio_ipv4._values.interface import InterfaceLike
+
+_NO_ADDRESS: Final = bytes(4)
+_LOOPBACK: Final = ipaddress.IPv4Address("127.0.0.1").packed
 
 
-class Conn:
-    """Unicast options of a socket that somebody else made and owns.
+class ProgramHolder(Protocol):
+    """What attaches and detaches BPF programs on a connection."""
 
-    It can be used by `async with`: leaving the block is a checkpoint, after closing. What is set has to be of the right
-    type (`TypeError`) and in its range (`ValueError`); no option needs a privilege. Options raise `UnsupportedError` on
-    platforms other than Linux and macOS.
+    def attach(self, program: tuple[RawInstruction, ...], /) -> None: ...
+    def detach(self) -> None: ...
 
-    Args:
-        stream_or_socket: A `trio.SocketStream`, or a trio socket, of AF_INET. None of its options is changed, and it is
-            never closed: closing a `Conn` ends the `Conn` alone.
 
-    Raises:
-        TypeError: Anything else, a socket of the standard library included.
-    """
+class SocketOptions(OwnedConn):
+    """The part of a connection that gets and sets options."""
 
-    def __init__(self, stream_or_socket: trio.SocketStream | trio.socket.SocketType) -> None:
-        trio_socket = unwrap(stream_or_socket)
-        self._set_up(to_system(trio_socket), trio_socket)
+    _outbox: Outbox
+    _bpf: ProgramHolder
 
-    def _set_up(
-        self,
-        socket: Socket,
-        trio_socket: trio.socket.SocketType,
-        control_flags: ControlFlags | None = None,  # noqa: ARG002  # A stream has no facts.
-    ) -> None:
-        """Take a socket: the system's side of it, and trio's.
+    multicast_ttl = IntegerOption(
+        "IP_MULTICAST_TTL",
+        0,
+        255,
+        """The time to live of multicast that is sent, 0 to 255 hops (IP_MULTICAST_TTL).
 
-        Args:
-            socket: The system's side.
-            trio_socket: Trio's side.
-            control_flags: The facts for which its switches are on, if that is known already.
-        """
-        self._socket = socket
-        self._trio_socket = trio_socket
-        self._closed = False
+        Default 1 (RFC 1112 section 6.1). 0 stays on this host only if the host is a member of the group on that
+        interface and hears the sender there; otherwise Linux sends it to the link.
+        """,
+    )
+    multicast_loopback = BoolOption(
+        "IP_MULTICAST_LOOP",
+        """Whether members on this host hear what this socket sends, on the same interface (IP_MULTICAST_LOOP).
 
-    @property
-    def socket(self) -> trio.socket.SocketType:
-        """The trio socket, also after closing."""
-        return self._trio_socket
+        Default `True`. It is the sender's option, on Unix. What is sent on a loopback interface comes back over it in
+        any case.
+        """,
+    )
+    multicast_all = BoolOption(
+        "IP_MULTICAST_ALL",
+        """Whether groups that other sockets of this host joined are heard too (IP_MULTICAST_ALL, Linux).
 
-    @property
-    def tos(self) -> int:
-        """The type of service of what is sent, 0 to 255: DSCP in the upper six bits, ECN in the lower two (RFC 2474,
-        RFC 3168; IP_TOS). Default 0. On TCP, Linux keeps the two ECN bits to itself.
+        With it, a source filter has a say only on the interface where this socket joined.
+
+        The kernel's default is `True`; the `open_*` functions set it to `False`.
 
         Raises:
-            ValueError: Out of range; the kernel alone would mask it.
-        """  # noqa: D205
-        return options.get_integer(self._usable, "IP_TOS")
-
-    @tos.setter
-    def tos(self, value: int) -> None:
-        options.set_integer(self._usable, "IP_TOS", to_integer(value, "tos", 0, 255))
+            UnsupportedError: The platform has no such option.
+        """,
+    )
 
     @property
-    def ttl(self) -> int:
-        """The time to live of what is sent, 1 to 255 hops (IP_TTL); multicast has its own.
+    def multicast_interface(self) -> int | None:
+        """The index of the interface on which multicast leaves; `None`, the default, leaves it to Linux.
 
-        Default: sysctl net.ipv4.ip_default_ttl, 64.
+        With `None`, the source address chooses its interface if the socket is bound to one or the control message has a
+        `src`; otherwise the routes choose. An `ifindex` in a control message comes before this.
+
+        Set it to an `Interface`, a name, an index, an `IPv4Address` that the interface owns, or `None`. What was set
+        here reads back; Linux's own getter (IP_MULTICAST_IF) can't tell an interface that was set by index.
+
+        Raises:
+            OSError: ENODEV or EADDRNOTAVAIL: there is no such interface or address. EINVAL: the socket is bound to
+                another device.
+            UnsupportedError: A name or an address, on platforms other than Linux.
         """
-        return options.get_integer(self._usable, "IP_TTL")
+        socket = self._usable
+        if self._outbox.multicast_interface is not None:
+            return self._outbox.multicast_interface
+        address = ipaddress.IPv4Address(options.get_multicast_interface_address(socket))
+        return lookup.resolve(socket, address) if int(address) else None
 
-    @ttl.setter
-    def ttl(self, value: int) -> None:
-        options.set_integer(self._usable, "IP_TTL", to_integer(value, "ttl", 1, 255))
+    @multicast_interface.setter
+    def multicast_interface(self, value: InterfaceLike) -> None:
+        socket = self._usable
+        index = lookup.resolve(socket, value)
+        # With the index alone the source of what is sent on loopback would be 0.0.0.0.
+        loopback = index is not None and lookup.is_loopback(socket, index)
+        options.set_multicast_interface(socket, index or 0, _LOOPBACK if loopback else _NO_ADDRESS)
+        self._outbox.multicast_interface = index
 
     @property
-    def local_endpoint(self) -> Endpoint:
-        """The `(address, port)` that the socket is bound to. Connecting binds it to the address that it sends from.
+    def receive_buffer_size(self) -> int:
+        """The size of the kernel's receive buffer, in octets, its bookkeeping included (SO_RCVBUF; socket(7)).
 
-        On a raw socket the port is its protocol's number.
+        Default: sysctl net.core.rmem_default. Linux doubles what is set, to make room for its bookkeeping, and caps it
+        at sysctl net.core.rmem_max, without an error; then this warns (`CappedBufferWarning`).
         """
-        address, port = self._usable.getsockname()[:2]
-        return str(address), int(port)
+        return options.get_integer(self._usable, "SO_RCVBUF")
 
-    def close(self) -> None:
-        """End this connection object. Every later operation raises `trio.ClosedResourceError`. Not a checkpoint."""
-        self._closed = True
-
-    @trio.lowlevel.enable_ki_protection
-    async def aclose(self) -> None:
-        """Call `close`, as trio's resources have it. A checkpoint, after closing."""
-        self.close()
-        require_trio()
-        await trio.lowlevel.checkpoint()
-
-    @trio.lowlevel.enable_ki_protection
-    async def __aenter__(self) -> Self:
-        try:
-            require_trio()
-        except RuntimeError:
-            self.close()
-            raise
-        return self
-
-    @trio.lowlevel.enable_ki_protection
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self.aclose()
-
-    def __setattr__(self, name: str, value: object) -> None:
-        # An attribute that is misspelled must not be set in silence. Subclasses may have more than this module knows.
-        if name[:1] != "_" and not hasattr(type(self), name) and type(self).__module__.startswith("trio_ipv4."):
-            known = [each for each in dir(type(self)) if not each.startswith("_")]
-            closest = difflib.get_close_matches(name, known, 1)
-            hint = f"; did you mean {closest[0]!r}?" if closest else ""
-            raise AttributeError(f"{type(self).__name__!r} has no attribute {name!r} to set{hint}")
-        object.__setattr__(self, name, value)
-
-    def __repr__(self) -> str:
-        if self._closed or self._socket.fileno() < 0:
-            return f"<{type(self).__name__} (closed)>"
-        address, port = self.local_endpoint
-        return f"<{type(self).__name__} {address}:{port}>"
+    @receive_buffer_size.setter
+    def receive_buffer_size(self, value: int) -> None:
+        size = to_integer(value, "receive_buffer_size", 1, 0x3FFF_FFFF)
+        granted = options.set_buffer_size(self._usable, "SO_RCVBUF", size)
+        if granted < size:
+            message = (
+                f"asked for a receive buffer of {size:,} octets, the kernel granted {granted:,}: raise sysctl "
+                "net.core.rmem_max"
+            )
+            warnings.warn(message, CappedBufferWarning, stacklevel=callers_level())
 
     @property
-    def _usable(self) -> Socket:
-        """The socket, unless this connection was closed."""
+    def drops(self) -> int:
+        """How many datagrams this socket has dropped so far, modulo 2**32, by now (SO_MEMINFO; Linux).
+
+        Most were dropped because the receive buffer was full. Datagrams with a wrong checksum count too. Over UDP, so
+        do those that a BPF program refused.
+
+        Raises:
+            UnsupportedError: The platform has no such counter.
+        """
+        return options.get_drops(self._usable)
+
+    # The kernel's own choice of what is received, by content
+
+    @property
+    def icmp_filter(self) -> ICMPFilter:
+        """Which ICMP types a raw ICMP socket does not receive (ICMP_FILTER, raw(7); Linux). Default: none is blocked.
+
+        Raises:
+            OSError: EOPNOTSUPP or ENOPROTOOPT: not a raw socket of IPPROTO_ICMP.
+            UnsupportedError: The platform has no such filter.
+        """
+        return bpf.get_icmp_filter(self._usable)
+
+    @icmp_filter.setter
+    def icmp_filter(self, value: ICMPFilter) -> None:
+        if not isinstance(value, ICMPFilter):
+            raise TypeError(f"icmp_filter must be an ICMPFilter, got {value!r}")
+        bpf.set_icmp_filter(self._usable, value)
+
+    @trio.lowlevel.enable_ki_protection
+    def attach_filter(self, program: Iterable[RawInstruction]) -> None:
+        """Let the kernel keep only datagrams that a classic BPF program accepts, in place of any earlier program.
+
+        Over UDP the program sees the UDP header first, the payload at offset 8; over an ICMP datagram socket (icmp(7))
+        the ICMP header; over raw IP the IP header. It returns how many octets to keep, headers included: 0 drops the
+        datagram, and one that is cut off is not `truncated`.
+        What was queued before is not filtered: attach before binding or joining, or discard what is queued. Over UDP
+        what it refuses counts as dropped (`drops`). It is SO_ATTACH_FILTER (Linux), and needs no privilege.
+
+        Raises:
+            ValueError: An empty program, one of over 4,096 instructions, one without a final return, or a jump past
+                the end.
+            OSError: EINVAL: an instruction that the kernel doesn't know. ENOMEM: over sysctl net.core.optmem_max.
+                EPERM: the filter is locked.
+            UnsupportedError: The platform has no such filter.
+        """
         self._require_open()
-        return self._socket
+        self._bpf.attach(to_program(program))
 
-    def _require_open(self) -> None:
-        if self._closed or self._socket.fileno() < 0:
-            raise trio.ClosedResourceError("this connection was closed")
+    @trio.lowlevel.enable_ki_protection
+    def detach_filter(self) -> None:
+        """Detach the BPF program (SO_DETACH_FILTER).
 
-
-def unwrap(value: object) -> trio.socket.SocketType:
-    """Return the trio socket of what a caller passed; anything else is a `TypeError` that says what to pass."""
-    if isinstance(value, trio.SSLStream):
-        raise TypeError(f"pass a trio.SocketStream, the transport_stream below TLS, not {value!r}")
-    if isinstance(value, trio.SocketListener):
-        raise TypeError("pass listener.socket, not the trio.SocketListener")
-    socket = value.socket if isinstance(value, trio.SocketStream) else value
-    if not isinstance(socket, trio.socket.SocketType):
-        raise TypeError(
-            f"pass a trio.SocketStream or a trio socket (trio.socket.from_stdlib_socket makes one), not {value!r}"
-        )
-    if socket.family != AF_INET:
-        raise TypeError(f"pass a socket of AF_INET, not of {socket.family!r}")
-    return socket
+        Raises:
+            OSError: ENOENT: there is none. EPERM: the filter is locked.
+        """
+        self._require_open()
+        self._bpf.detach()

@@ -3,30 +3,40 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final, final
 
 from trio_ipv4._abi.structs import SOCK_RAW
-from trio_ipv4._conn.traffic import ByControl, DatagramConn, control_lost, header_length, partial_send
+from trio_ipv4._conn.caches import SegmentSizes, Tables
+from trio_ipv4._conn.codec import control_lost, header_length
+from trio_ipv4._conn.inbox import Inbox
+from trio_ipv4._conn.memberships import Memberships
+from trio_ipv4._conn.offload import Offload
+from trio_ipv4._conn.options import SocketOptions
+from trio_ipv4._conn.outbox import Outbox, partial_send
+from trio_ipv4._conn.switches import switched_on
+from trio_ipv4._conn.traffic import Traffic
+from trio_ipv4._conn.turns import require_trio
 from trio_ipv4._errors import ParseError
-from trio_ipv4._kernel import bpf, calls, offload, options
-from trio_ipv4._values.bpf import RawInstruction
+from trio_ipv4._kernel import calls, offload
 from trio_ipv4._values.control import EMPTY, ControlFlags, ControlMessage
 from trio_ipv4._values.datagram import Datagram
 from trio_ipv4._values.datagram import received as received_datagram
-from trio_ipv4._values.fields import to_bool, to_integer
+from trio_ipv4._values.fields import to_bool, to_integer, to_octets
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator
 
-    import trio
-
-    from trio_ipv4._kernel.calls import Columns, Received
-    from trio_ipv4._kernel.system import Socket
+    from trio_ipv4._kernel.calls import Columns, Received, Sender
     from trio_ipv4._values.fields import EndpointLike
+
+_CALLS_AT_ONCE: Final = 32
+"""How many trains of segments, each up to 64 KiB, to send before other tasks run."""
+_KIND: Final = calls.Kind(Datagram, (Datagram.payload, Datagram.peer, Datagram.control, Datagram.truncated))
 
 
 @final
-class PacketConn(DatagramConn[Datagram]):
+class PacketConn(SocketOptions, Memberships, Traffic[Datagram]):
     """Send and receive datagrams over UDP, or over raw IP without the header, which is stripped.
 
     It is a `trio.abc.Channel` of `Datagram`: `async for datagram in conn` receives until the task is cancelled.
@@ -45,17 +55,16 @@ class PacketConn(DatagramConn[Datagram]):
         TypeError: Anything else, a socket of the standard library included.
     """
 
-    def _set_up(
-        self, socket: Socket, trio_socket: trio.socket.SocketType, control_flags: ControlFlags | None = None
-    ) -> None:
-        super()._set_up(socket, trio_socket, control_flags)
-        self._is_raw = socket.kind == SOCK_RAW
+    def _compose(self, facts: ControlFlags | None) -> None:
+        socket, is_raw = self._socket, self._socket.kind == SOCK_RAW
+        is_coalesced = facts is None and not is_raw and offload.is_on(socket)
+        self._outbox = Outbox(socket, self._owned)
+        tables = Tables(socket.system.platform, switched_on(socket) if facts is None else facts)
+        codec = DatagramCodec(tables, self._outbox.sender, is_raw=is_raw)
+        self._codec = codec
+        self._inbox = Inbox(socket, codec, self._ledger.warn_of_forgotten)
+        self._bpf = self._offload = Offload(socket, codec, self._inbox, is_on=is_coalesced)
         self._can_segment: bool | None = None  # Found out when it matters.
-        is_new = control_flags is not None  # Then nobody has switched it on.
-        self._coalesced = not self._is_raw and not is_new and offload.is_on(socket)
-        self._receive_offload = self._coalesced
-        self._segment_sizes = _SegmentSizes(self._platform)
-        self._make_recipe()
 
     @property
     def receive_offload(self) -> bool:
@@ -73,16 +82,12 @@ class PacketConn(DatagramConn[Datagram]):
             UnsupportedError: This is not Linux.
         """
         self._require_open()
-        return self._receive_offload
+        return self._offload.is_wanted
 
     @receive_offload.setter
     def receive_offload(self, value: bool) -> None:
-        socket = self._usable
-        if to_bool(value, "receive_offload") and not self._coalesced:
-            options.get_integer(socket, "UDP_GRO")  # An error, if this socket can't.
-            if not bpf.has_program(socket):
-                self._set_coalescing(on=True)
-        self._receive_offload = value
+        self._require_open()
+        self._offload.want(to_bool(value, "receive_offload"))
 
     async def send_to(self, payload: bytes, endpoint: EndpointLike, *, control: ControlMessage = EMPTY) -> None:
         """Send `payload` to `(address, port)`: short for `send(Datagram(payload, endpoint, control=control))`.
@@ -90,6 +95,23 @@ class PacketConn(DatagramConn[Datagram]):
         A checkpoint; errors as `send`.
         """
         await self.send(Datagram(payload, endpoint, control=control))
+
+    async def send_batch_to(
+        self, payloads: Iterable[bytes], endpoint: EndpointLike, *, control: ControlMessage = EMPTY
+    ) -> None:
+        """Send each payload to `(address, port)`, in order.
+
+        It does the same as `send_batch` of as many datagrams with this destination and control message, without the
+        cost of making them. A checkpoint; errors as `send_batch`.
+        """
+        self._require_open()
+        require_trio()
+        given: object = payloads
+        if not isinstance(given, Iterable) or isinstance(given, bytes | bytearray | memoryview | str):
+            raise TypeError(f"pass a collection of payloads to send_batch_to(), not {given!r}; send_to() takes one")
+        every = tuple(payload if type(payload) is bytes else to_octets(payload, "payloads") for payload in payloads)
+        _, name, request = self._codec.encode(Datagram(b"", endpoint, control=control))
+        await self._outbox.send(_portions(every, name, request))
 
     async def send_segmented(
         self, payload: bytes, segment_size: int, endpoint: EndpointLike, *, control: ControlMessage = EMPTY
@@ -111,13 +133,13 @@ class PacketConn(DatagramConn[Datagram]):
             OSError: The kernel refused the first one.
         """
         size = to_integer(segment_size, "segment_size", 1, offload.MAX_PAYLOAD)
-        octets, name, request = self._encode(Datagram(payload, endpoint, control=control))
+        octets, name, request = self._codec.encode(Datagram(payload, endpoint, control=control))
         sent = 0
         if len(octets) > size and self._segments_in_kernel():
             per_call = size * offload.segments_per_call(size)
-            segmented = request + offload.segment_request(self._platform, size)
+            segmented = request + offload.segment_request(self._socket.system.platform, size)
             try:
-                await self._send_all(_cut(octets, per_call, name, segmented, _CALLS_AT_ONCE))
+                await self._outbox.send(_cut(octets, per_call, name, segmented, _CALLS_AT_ONCE))
             except OSError as error:
                 sent = getattr(error, "sent", 0) * (per_call // size)
                 if error.errno not in offload.REFUSALS:
@@ -125,114 +147,92 @@ class PacketConn(DatagramConn[Datagram]):
             else:
                 return
         try:
-            await self._send_all(_cut(octets[sent * size :], size, name, request))
+            await self._outbox.send(_cut(octets[sent * size :], size, name, request))
         except OSError as error:
             raise partial_send(error, sent + getattr(error, "sent", 0)) from None
-
-    def _attach(self, program: tuple[RawInstruction, ...]) -> None:
-        super()._attach(program)
-        if self._coalesced:
-            # The kernel would judge several datagrams by the first. What is coalesced already can't be split once
-            # UDP_GRO is off, so it is read before; meanwhile nothing may come. Each program is detached before the next
-            # one is attached: option memory may have room for one.
-            super()._detach()
-            super()._attach(_NOTHING)
-            try:
-                self._read_queue()
-                self._set_coalescing(on=False)
-            finally:
-                super()._detach()
-                super()._attach(program)
-
-    def _detach(self) -> None:
-        super()._detach()
-        if self._receive_offload:
-            self._set_coalescing(on=True)
-
-    def _set_coalescing(self, *, on: bool) -> None:
-        options.set_integer(self._socket, "UDP_GRO", on)
-        self._coalesced = on
-        self._make_recipe()
-
-    def _read_queue(self) -> None:
-        """Make ready what the kernel has queued, errors included."""
-        for _ in range(calls.MAX_BATCH):
-            try:
-                if not self._read_coalesced(_AT_ONCE, self._socket.fileno()):
-                    break
-            except OSError as error:
-                self._ready.append(error)
 
     def _segments_in_kernel(self) -> bool:
         if self._can_segment is None:
             self._can_segment = offload.can_segment(self._socket)
         return self._can_segment
 
-    def _control_flags_changed(self) -> None:
-        super()._control_flags_changed()
+
+@final
+class DatagramCodec:
+    """Datagrams over UDP, or over raw IP, whose header is stripped.
+
+    Args:
+        tables: The connection's tables.
+        sender: What takes values apart.
+        is_raw: Whether a header comes before the payload.
+    """
+
+    def __init__(self, tables: Tables, sender: Sender, *, is_raw: bool) -> None:
+        self._tables: Final = tables
+        self._sender: Final = sender
+        self._is_raw: Final = is_raw
+        self.facts = tables.facts
+        self.header_room: Final = calls.HEADER_ROOM if is_raw else 0
+        self._sizes: SegmentSizes | None = None
+        self._make_recipe()
+
+    def use_facts(self, facts: ControlFlags, /) -> None:
+        self.facts = facts
+        self._tables.use_facts(facts)
+        self._make_recipe()
+
+    @property
+    def is_coalesced(self) -> bool:
+        return self._sizes is not None
+
+    def coalesce(self, *, on: bool) -> None:
+        """Expect that the kernel hands over several datagrams as one, or that it does not."""
+        self._sizes = SegmentSizes(self._tables.platform) if on else None
         self._make_recipe()
 
     def _make_recipe(self) -> None:
-        if not self._is_raw:  # There the payload is behind a header.
-            sizes = self._segment_sizes if self._coalesced else None
-            self._recipe = calls.Recipe(_KIND, self._peers, self._controls, self._controls.with_sender, sizes)
+        controls = self._tables.controls
+        recipe = calls.Recipe(_KIND, self._tables.peers, controls, controls.with_sender, self._sizes)
+        self.recipe = None if self._is_raw else recipe  # There the payload is behind a header.
 
-    def _take(self, descriptor: int, limit: int, max_bytes: int) -> Sequence[Datagram] | None:
-        if self._coalesced:
-            return self._take_coalesced(descriptor, limit, max_bytes)
-        return super()._take(descriptor, limit, max_bytes)
-
-    def _made_at_once(self, received: Received) -> list[Datagram] | None:
+    def decode_whole(self, received: Received, /) -> list[Datagram] | None:
         if self._is_raw or received.flags is not None:
             return None
         # The way of nearly every datagram: nothing truncated, nothing to strip.
-        return list(map(received_datagram, received.payloads, self._peers_of(received), self._controls_of(received)))
+        tables = self._tables
+        return list(map(received_datagram, received.payloads, tables.peers_of(received), tables.controls_of(received)))
 
-    def _take_coalesced(self, descriptor: int, limit: int, max_bytes: int) -> Sequence[Datagram] | None:
-        enough = min(limit, calls.MAX_BATCH)  # A flood must not keep this call for ever.
-        while sum(1 if isinstance(run, Exception) else len(run) for run in self._ready) < enough:
-            try:
-                # Few at a time: each may hold 64 datagrams, and what this call does not return waits for the next.
-                if not self._read_coalesced(min(limit, 8), descriptor):
-                    break
-            except OSError as error:
-                self._ready.append(error)  # After what came before it.
-                break
-        if not self._ready:
-            self._warn_in_vain()
-            return None
-        return self._hand_over(limit, max_bytes)
-
-    def _read_coalesced(self, limit: int, descriptor: int) -> bool:
-        """Make ready up to `limit` of what the kernel coalesced; tell whether there may be more."""
-        received = self._receive(descriptor, limit, offload.MAX_COALESCED)
-        if received is None:
-            return False
-        if isinstance(received, list):
-            self._last_run().extend(received)
-        else:
-            self._keep_split(received)
-        return True
-
-    def _keep_split(self, received: Received) -> None:
-        """Make ready what the kernel handed over, in the parts of which it is, each with the same facts."""
-        for datagram, size in zip(self._decode(received), self._sizes_of(received)):  # noqa: B905  # May have no end.
+    def decode(self, received: Received, /) -> Iterator[Datagram | Exception]:
+        # Some of the columns have no end.
+        for datagram, size in zip(self._decode_each(received), self._sizes_of(received)):  # noqa: B905
             if isinstance(datagram, Exception) or not 0 < size < len(datagram.payload):
-                self._keep((datagram,))
+                yield datagram
             else:
+                # The parts of a coalesced datagram share peer and control message.
                 parts = offload.split(datagram.payload, size)
                 peer, control = itertools.repeat(datagram.peer), itertools.repeat(datagram.control)
-                self._last_run().extend(map(received_datagram, parts, peer, control))
+                yield from map(received_datagram, parts, peer, control)
 
-    def _sizes_of(self, received: Received) -> Iterable[int]:
-        if isinstance(received.controls, bytes):
-            return itertools.repeat(self._segment_sizes[received.controls])
-        return map(self._segment_sizes.__getitem__, received.controls)
+    def bounded(self, value: Datagram, max_bytes: int, /) -> Datagram:
+        if len(value.payload) <= max_bytes:
+            return value
+        return received_datagram(value.payload[:max_bytes], value.peer, value.control, True)  # noqa: FBT003
 
-    def _decode(self, received: Received) -> Iterator[Datagram | Exception]:
-        peers, controls = self._peers_of(received), self._controls_of(received)
+    def encode(self, value: Datagram, /) -> tuple[bytes, bytes, bytes]:
+        if not isinstance(value, Datagram):
+            raise TypeError(f"pass a Datagram, not {value!r}: send_to(payload, endpoint) takes octets")
+        return value.payload, self._tables.names[value.peer], self._tables.request(value.control)
+
+    def encode_all(self, values: tuple[Datagram, ...], /) -> Columns:
+        columns = self._sender.columns(values, _KIND, self._tables.names, self._tables.request)
+        if columns is None:
+            payloads, names, controls = zip(*map(self.encode, values), strict=True)  # It names the culprit.
+            return payloads, names, controls
+        return columns
+
+    def _decode_each(self, received: Received) -> Iterator[Datagram | Exception]:
+        peers, controls = self._tables.peers_of(received), self._tables.controls_of(received)
         flags = received.flags or itertools.repeat(0)
-        # Some of the columns have no end.
         for payload, peer, control, flag in zip(received.payloads, peers, controls, flags):  # noqa: B905
             if flag & calls.MSG_CTRUNC:
                 yield control_lost()
@@ -244,19 +244,18 @@ class PacketConn(DatagramConn[Datagram]):
             else:
                 yield received_datagram(inside, peer, control, bool(flag & calls.MSG_TRUNC))
 
-    def _bounded(self, value: Datagram, max_bytes: int) -> Datagram:
-        if len(value.payload) <= max_bytes:
-            return value
-        return received_datagram(value.payload[:max_bytes], value.peer, value.control, True)  # noqa: FBT003
+    def _sizes_of(self, received: Received) -> Iterable[int]:
+        sizes, controls = self._sizes, received.controls
+        if sizes is None:
+            return itertools.repeat(0)
+        return itertools.repeat(sizes[controls]) if isinstance(controls, bytes) else map(sizes.__getitem__, controls)
 
-    def _encode(self, value: Datagram) -> tuple[bytes, bytes, bytes]:
-        if not isinstance(value, Datagram):
-            raise TypeError(f"pass a Datagram, not {value!r}: send_to(payload, endpoint) takes octets")
-        return value.payload, self._names[value.peer], self._request(value.control)
 
-    def _encode_all(self, values: tuple[Datagram, ...]) -> Columns:
-        columns = self._sender.columns(values, _KIND, self._names, self._request)
-        return super()._encode_all(values) if columns is None else columns  # It names the one that is no datagram.
+def _portions(payloads: tuple[bytes, ...], name: bytes, request: bytes) -> Iterator[Columns]:
+    """Cut payloads that go to one destination into portions for one call each."""
+    for start in range(0, len(payloads), calls.MAX_BATCH):
+        portion = payloads[start : start + calls.MAX_BATCH]
+        yield portion, [name] * len(portion), [request] * len(portion)
 
 
 def _cut(octets: bytes, size: int, name: bytes, request: bytes, most: int = calls.MAX_BATCH) -> Iterator[Columns]:
@@ -269,19 +268,3 @@ def _cut(octets: bytes, size: int, name: bytes, request: bytes, most: int = call
         here = range(start, min(start + portion, len(octets)) or 1, size)
         payloads = [octets[at : min(at + size, len(octets))] for at in here]
         yield payloads, [name] * len(payloads), [request] * len(payloads)
-
-
-_CALLS_AT_ONCE: Final = 32
-"""How many trains of segments, each up to 64 KiB, to send before other tasks run."""
-_AT_ONCE: Final = 64
-"""How many of what the kernel coalesced to read in one call, each up to 64 KiB."""
-_NOTHING: Final = (RawInstruction(0x06, 0, 0, 0),)
-"""A BPF program that keeps nothing: BPF_RET of 0 (linux/bpf_common.h)."""
-_KIND: Final = calls.Kind(Datagram, (Datagram.payload, Datagram.peer, Datagram.control, Datagram.truncated))
-
-
-class _SegmentSizes(ByControl[int]):
-    """Segment sizes by the octets of control messages; 0 where none is told."""
-
-    def _make(self, key: bytes) -> int:
-        return offload.segment_size(self._platform, key)

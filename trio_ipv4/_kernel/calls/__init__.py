@@ -17,6 +17,8 @@ MAX_BATCH: Final = 1024
 CONTROL_SIZE: Final = 256
 """Room for the control messages of one datagram, in octets. All facts of the table fit (a test adds them up); the rest
 is for options that a caller sets on the bare socket."""
+HEADER_ROOM: Final = 60
+"""The longest IP header, in octets: 15 words of 4 (RFC 791). It precedes the payload on a raw socket."""
 MSG_CTRUNC: Final = 0x8  # linux/socket.h
 MSG_TRUNC: Final = 0x20
 MSG_DONTWAIT: Final = 0x40

@@ -13,7 +13,7 @@
 #   _errors                   the error family and the advice
 
 from trio_ipv4._conn.conn import Conn as Conn
-from trio_ipv4._conn.ledger import Membership as Membership
+from trio_ipv4._conn.membership import Membership as Membership
 from trio_ipv4._conn.open import open_ip as open_ip
 from trio_ipv4._conn.open import open_raw as open_raw
 from trio_ipv4._conn.open import open_udp as open_udp

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
     from ipaddress import IPv4Address
 
-    from trio_ipv4._conn.ledger import Membership
+    from trio_ipv4._conn.membership import Membership
     from trio_ipv4._conn.raw import RawConn
     from trio_ipv4._values.fields import AddressLike
     from trio_ipv4._values.interface import Interface, InterfaceChange

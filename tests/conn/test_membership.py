@@ -29,7 +29,7 @@ from trio_ipv4.testing import igmp_groups, source_filters
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from trio_ipv4._conn.ledger import Membership
+    from trio_ipv4._conn.membership import Membership
 
 GROUP = IPv4Address("239.1.2.3")
 OTHER = IPv4Address("239.1.2.4")

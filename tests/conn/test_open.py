@@ -12,10 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio.testing
 
-from faults.harness import Refusals
-from support.systems import on
 from trio_ipv4 import ControlFlags, PacketConn, RawConn, open_ip, open_raw, open_udp
-from trio_ipv4._kernel.native import NativeSystem
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -389,12 +386,3 @@ async def test_a_refusal_by_an_option_leaves_nothing_open(monkeypatch: pytest.Mo
 async def test_opening_is_no_checkpoint() -> None:
     with trio.testing.assert_no_checkpoints():
         open_udp().close()
-
-
-def test_opening_makes_no_needless_system_call() -> None:
-    refusals = Refusals(NativeSystem())
-    with on(refusals), refusals.refusing(None):
-        conn = open_udp()
-    conn.close()
-    # SO_BROADCAST, IP_PKTINFO and IP_MULTICAST_ALL. trio makes one call more, when it takes the socket (FIONBIO).
-    assert refusals.calls == ["socket", "setsockopt", "setsockopt", "setsockopt", "bind"]

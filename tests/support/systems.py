@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
+import inspect
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import pytest
@@ -69,3 +70,46 @@ def having(**added: Option) -> Platform:
     """Describe this platform with other options."""
     here = this_platform()
     return attrs.evolve(here, options={**here.options, **added})
+
+
+class Counted:
+    """A system that notes the calls to it and to its sockets."""
+
+    def __init__(self, system: System) -> None:
+        self._system = system
+        self.calls: list[str] = []
+
+    def socket(self, *arguments: int) -> Any:
+        self.calls.append("socket")
+        return CountedSocket(self, self._system.socket(*arguments))
+
+    def adopt(self, handle: Any) -> Any:
+        return CountedSocket(self, self._system.adopt(handle))
+
+    def __getattr__(self, name: str) -> Any:
+        return noting(self.calls, self._system, name)
+
+
+class CountedSocket:
+    """A socket of such a system."""
+
+    def __init__(self, system: Counted, socket: Any) -> None:
+        self.system = system
+        self._socket = socket
+
+    def __getattr__(self, name: str) -> Any:
+        # What is known without the kernel is no call.
+        return getattr(self._socket, name) if name == "fileno" else noting(self.system.calls, self._socket, name)
+
+
+def noting(calls: list[str], owner: Any, name: str) -> Any:
+    """Return an attribute; a method that notes its calls."""
+    value = getattr(owner, name)
+    if not inspect.ismethod(value):
+        return value
+
+    def call(*arguments: Any) -> Any:
+        calls.append(name)
+        return value(*arguments)
+
+    return call

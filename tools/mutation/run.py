@@ -42,6 +42,7 @@ SECONDS = 60
 MEMORY = 4 << 30
 OPTIONS = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--assert=plain"]
 TESTS = {
+    "_conn/holds.py": ["tests/conn/test_holds.py"],
     "_conn/ledger.py": ["tests/conn/test_survivors.py", "tests/conn/test_membership.py", "tests/conn/test_traps.py"],
     "_abi/*.py": ["tests/abi", "tests/values/test_control.py"],
     "_codec/*.py": ["tests/codec/test_{}.py"],
@@ -185,7 +186,7 @@ def accepted() -> set[str]:
 
 
 def main() -> int:
-    paths = [PACKAGE / "_conn" / "ledger.py"]
+    paths = [PACKAGE / "_conn" / name for name in ("holds.py", "ledger.py")]
     for room in ("_codec", "_values", "_abi"):
         paths += sorted(PACKAGE.glob(f"{room}/*.py"))
     modules = [str(path.relative_to(PACKAGE)) for path in paths if path.name != "__init__.py"]

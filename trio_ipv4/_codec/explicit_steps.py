@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from ipaddress import IPv4Address
 
-Change: TypeAlias = "Callable[[SourceFilter | None], SourceFilter | None]"
+Step: TypeAlias = "Callable[[SourceFilter | None], SourceFilter | None]"
 _ANY: Final = SourceFilter.any()
 _NONE: Final = SourceFilter.none()
 
 
-class IllegalStep(Exception):  # It is no error of the caller's.
+class IllegalStep(Exception):  # Not ...Error: the ledger makes it the OSError that the caller sees.
     """Raised by a step that is not legal in the present state."""
 
     def __init__(self, number: int) -> None:
@@ -39,7 +39,7 @@ def leave(hold: SourceFilter | None) -> None:
     _require(hold is not None, errno.EADDRNOTAVAIL)
 
 
-def join_source(source: IPv4Address) -> Change:
+def join_source(source: IPv4Address) -> Step:
     """Hear one source, or one more."""
 
     def step(hold: SourceFilter | None) -> SourceFilter:
@@ -51,7 +51,7 @@ def join_source(source: IPv4Address) -> Change:
     return step
 
 
-def leave_source(source: IPv4Address) -> Change:
+def leave_source(source: IPv4Address) -> Step:
     """Hear one source less; the last one leaves."""
 
     def step(hold: SourceFilter | None) -> SourceFilter | None:
@@ -63,7 +63,7 @@ def leave_source(source: IPv4Address) -> Change:
     return step
 
 
-def exclude_source(source: IPv4Address) -> Change:
+def exclude_source(source: IPv4Address) -> Step:
     """Block one source."""
 
     def step(hold: SourceFilter | None) -> SourceFilter:
@@ -75,7 +75,7 @@ def exclude_source(source: IPv4Address) -> Change:
     return step
 
 
-def include_source(source: IPv4Address) -> Change:
+def include_source(source: IPv4Address) -> Step:
     """Unblock one source."""
 
     def step(hold: SourceFilter | None) -> SourceFilter:
@@ -87,7 +87,7 @@ def include_source(source: IPv4Address) -> Change:
     return step
 
 
-def replace(sources: SourceFilter) -> Change:
+def replace(sources: SourceFilter) -> Step:
     """Replace everything; INCLUDE {} leaves, and is no error on what was not joined (RFC 3678 section 5.2)."""
 
     def step(_: SourceFilter | None) -> SourceFilter | None:

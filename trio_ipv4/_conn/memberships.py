@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, overload
 import trio
 
 from trio_ipv4._codec import explicit_steps
-from trio_ipv4._conn.ledger import Membership
+from trio_ipv4._conn.membership import Membership
 from trio_ipv4._conn.owned import OwnedConn
 from trio_ipv4._values.fields import to_group, to_unicast
 from trio_ipv4._values.group import GroupReq
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from ipaddress import IPv4Address
 
-    from trio_ipv4._codec.explicit_steps import Change
+    from trio_ipv4._codec.explicit_steps import Step
     from trio_ipv4._values.fields import AddressLike
     from trio_ipv4._values.interface import InterfaceLike
 
@@ -168,6 +168,6 @@ class Memberships(OwnedConn):
         self._explicit(interface, group, explicit_steps.replace(to_sources(sources)), f"set {sources} for")
 
     @trio.lowlevel.enable_ki_protection
-    def _explicit(self, interface: InterfaceLike, group: AddressLike, change: Change, attempt: str) -> None:
+    def _explicit(self, interface: InterfaceLike, group: AddressLike, step: Step, attempt: str) -> None:
         address = to_group(group, "group")
-        self._ledger.explicit(interface, address, change, f"{attempt} {address}")
+        self._ledger.explicit(interface, address, step, f"{attempt} {address}")

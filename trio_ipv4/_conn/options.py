@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import ipaddress
-import warnings
 from typing import TYPE_CHECKING, Final, Protocol
 
 import trio
 
-from trio_ipv4._conn.ledger import callers_level
 from trio_ipv4._conn.option_rows import BoolOption, IntegerOption
 from trio_ipv4._conn.owned import OwnedConn
+from trio_ipv4._conn.warn import warn
 from trio_ipv4._errors import CappedBufferWarning
 from trio_ipv4._kernel import bpf, lookup, options
 from trio_ipv4._values.bpf import to_program
@@ -120,7 +119,7 @@ class SocketOptions(OwnedConn):
                 f"asked for a receive buffer of {size:,} octets, the kernel granted {granted:,}: raise sysctl "
                 "net.core.rmem_max"
             )
-            warnings.warn(message, CappedBufferWarning, stacklevel=callers_level())
+            warn(message, CappedBufferWarning)
 
     @property
     def drops(self) -> int:

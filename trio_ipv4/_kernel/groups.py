@@ -29,8 +29,10 @@ _CAPACITY: Final = 16
 
 def join_group(socket: Socket, index: int, group: IPv4Address) -> None:
     """Join from any source: EXCLUDE {}."""
-    request = structs.group_req(socket.system.platform, index, group.packed)
-    _set(socket, "MCAST_JOIN_GROUP", request, "join", f"join {group} on {_where(socket, index)}", index)
+    try:
+        options.set_bytes(socket, "MCAST_JOIN_GROUP", _group_req(socket, index, group))
+    except OSError as error:
+        raise _refused(error, socket, index, f"join {group}") from None
 
 
 def join_source_group(
@@ -41,15 +43,16 @@ def join_source_group(
     Never call it on a member: EXCLUDE {} would silently become INCLUDE.
     """
     request = structs.group_source_req(socket.system.platform, index, group.packed, source.packed)
-    attempt = f"join {group} on {_where(socket, index)} with {wanted}"
-    _set(socket, "MCAST_JOIN_SOURCE_GROUP", request, "join", attempt, index)
+    try:
+        options.set_bytes(socket, "MCAST_JOIN_SOURCE_GROUP", request)
+    except OSError as error:
+        raise _refused(error, socket, index, f"join {group}", f" with {wanted}") from None
 
 
 def leave_group(socket: Socket, index: int, group: IPv4Address) -> None:
     """Leave, whatever the mode and the sources. That the membership is gone already is no error."""
-    request = structs.group_req(socket.system.platform, index, group.packed)
     try:
-        options.set_bytes(socket, "MCAST_LEAVE_GROUP", request)
+        options.set_bytes(socket, "MCAST_LEAVE_GROUP", _group_req(socket, index, group))
     except OSError as error:
         # By a real index, EADDRNOTAVAIL means 'no member'; by index 0 it can mean that the route has moved.
         if error.errno != errno.EADDRNOTAVAIL or index == ROUTE:
@@ -62,8 +65,11 @@ def set_filter(socket: Socket, index: int, group: IPv4Address, sources: SourceFi
     mode = platform.mcast_include if sources.mode is FilterMode.INCLUDE else platform.mcast_exclude
     packed = sorted(source.packed for source in sources.sources)
     request = structs.group_filter(platform, index, group.packed, mode, packed)
-    attempt = f"set the filter of {group} on {_where(socket, index)} to {sources}"
-    _set(socket, "MCAST_MSFILTER", request, "filter", attempt, index)
+    try:
+        options.set_bytes(socket, "MCAST_MSFILTER", request)
+    except OSError as error:
+        attempt = f"set the filter of {group} on {_where(socket, index)} to {sources}"
+        raise explain(error, "filter", attempt, socket) from None
 
 
 def get_filter(socket: Socket, index: int, group: IPv4Address) -> SourceFilter | None:
@@ -170,12 +176,14 @@ def read_table(socket: Socket) -> InterfaceGroups | None:
 _NO_MEMBER: Final = (errno.EADDRNOTAVAIL, errno.ENODEV)
 
 
-def _set(socket: Socket, name: str, value: bytes, topic: str, attempt: str, index: int) -> None:
-    try:
-        options.set_bytes(socket, name, value)
-    except OSError as error:
-        by_route = index == ROUTE and error.errno == errno.ENODEV
-        raise explain(error, "route" if by_route else topic, attempt, socket) from None
+def _group_req(socket: Socket, index: int, group: IPv4Address) -> bytes:
+    return structs.group_req(socket.system.platform, index, group.packed)
+
+
+def _refused(error: OSError, socket: Socket, index: int, attempt: str, more: str = "") -> OSError:
+    """Explain why a join was refused. The interface is asked for its name only now."""
+    by_route = index == ROUTE and error.errno == errno.ENODEV
+    return explain(error, "route" if by_route else "join", f"{attempt} on {_where(socket, index)}{more}", socket)
 
 
 def _to_filter(platform: Platform, mode: int, sources: Sequence[bytes]) -> SourceFilter:

@@ -38,11 +38,17 @@ def to_address(value: object, name: str) -> IPv4Address:
     if not isinstance(value, str):
         raise TypeError(f"{name} must be an IPv4Address or a dotted string such as '192.0.2.1', got {value!r}")
     try:
-        return IPv4Address(value)
+        return _parsed(value)
     except ValueError:
         raise ValueError(
             f"{name} must be a numeric IPv4 address such as '192.0.2.1', got {value!r}{_hint(value)}"
         ) from None
+
+
+@functools.lru_cache(maxsize=1024)
+def _parsed(address: str) -> IPv4Address:
+    """Parse a dotted string. A program uses the same few addresses again and again."""
+    return IPv4Address(address)
 
 
 def to_group(value: object, name: str) -> IPv4Address:

@@ -1,0 +1,55 @@
+"""Memberships on the interface that the kernel chooses by its routes: it does not tell which one that is."""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING
+
+from trio_ipv4._kernel import groups, lookup
+from trio_ipv4._kernel.explain import refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+    from ipaddress import IPv4Address
+
+    from trio_ipv4._kernel.system import Socket
+
+
+def find_member(socket: Socket, group: IPv4Address) -> int | None:
+    """Return the index of the interface that the routes choose, if the socket is a member there; else `None`.
+
+    Raises:
+        OSError: EADDRINUSE: it is a member there, and with the same filter elsewhere. ENODEV: there is no route.
+    """
+    present = groups.get_filter_by_route(socket, group)
+    if present is None:
+        return None
+    # The kernel tells the filter of the membership that the routes choose, but not its index.
+    same: list[int] = []
+    for look in (lookup.indexes, lookup.all_indexes):
+        members = groups.memberships(socket, group, look(socket))
+        same = [index for index, sources in members.items() if sources == present]
+        if same:
+            break
+    if len(same) != 1:
+        attempt = f"tell which interface the routes choose for {group}, by its membership there"
+        raise refusal(errno.EADDRINUSE, "route", attempt, socket)
+    return same[0]
+
+
+def members(socket: Socket, group: IPv4Address) -> Collection[int]:
+    """Return the interfaces on which a socket is a member of a group, by whatever join."""
+    return groups.memberships(socket, group, lookup.indexes(socket))
+
+
+def find_new(socket: Socket, group: IPv4Address, before: Collection[int]) -> int:
+    """Return the index of the one interface on which the socket has become a member.
+
+    Raises:
+        OSError: ENODEV: it can't be found.
+    """
+    for look in (lookup.indexes, lookup.all_indexes):
+        found = [index for index in groups.memberships(socket, group, look(socket)) if index not in before]
+        if len(found) == 1:
+            return found[0]
+    raise refusal(errno.ENODEV, "route", f"join {group}", socket)

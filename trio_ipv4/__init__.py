@@ -3,7 +3,8 @@
 # The layers, from the top; each may import only what is below it (import-linter holds this):
 #
 #   __main__, _cli, testing   the command line; the network lab: they import this door, like any stranger
-#   _serve                    serve_group, follow_group: tasks in the caller's nursery
+#   _serve, _follow           serve_group, follow_group: tasks in the caller's nursery
+#   _matching                 which interfaces match, as they come and go
 #   _watch                    interfaces as they come and go
 #   _conn                     connections: turns, options, memberships, traffic, and the ways in
 #   _kernel                   the one room that talks to the kernel; a part of it in C, where compiled
@@ -27,12 +28,12 @@ from trio_ipv4._errors import ParseError as ParseError
 from trio_ipv4._errors import PartialSendError as PartialSendError
 from trio_ipv4._errors import SourceSpecificRangeWarning as SourceSpecificRangeWarning
 from trio_ipv4._errors import UnsupportedError as UnsupportedError
+from trio_ipv4._follow import follow_group as follow_group
 from trio_ipv4._kernel.netlink import interface_by_index as interface_by_index
 from trio_ipv4._kernel.netlink import interface_by_name as interface_by_name
 from trio_ipv4._kernel.netlink import interfaces as interfaces
+from trio_ipv4._matching import InterfacePredicate as InterfacePredicate
 from trio_ipv4._serve import InterfaceHandler as InterfaceHandler
-from trio_ipv4._serve import InterfacePredicate as InterfacePredicate
-from trio_ipv4._serve import follow_group as follow_group
 from trio_ipv4._serve import serve_group as serve_group
 from trio_ipv4._values.bpf import RawInstruction as RawInstruction
 from trio_ipv4._values.bpf import parse_bpf as parse_bpf

@@ -410,7 +410,8 @@ async def main():
             child = os.fork()
             if child == 0:
                 # What the child learns must not be lost to the parent.
-                conn._ledger._is_surely_alive((99, "239.1.2.3"))
+                ledger = conn._ledger
+                ledger._liveness.is_sure(*ledger._members())
                 os._exit(0)
             os.waitpid(child, 0)
             async with conn.joined(99, "239.1.2.3"):

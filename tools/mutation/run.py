@@ -43,7 +43,9 @@ MEMORY = 4 << 30
 OPTIONS = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--assert=plain"]
 TESTS = {
     "_conn/holds.py": ["tests/conn/test_holds.py"],
-    "_conn/ledger.py": ["tests/conn/test_survivors.py", "tests/conn/test_membership.py", "tests/conn/test_traps.py"],
+    "_conn/ledger.py": [
+        *(f"tests/conn/test_{name}.py" for name in ("survivors", "membership", "silent_mistakes", "traps"))
+    ],
     "_abi/*.py": ["tests/abi", "tests/values/test_control.py"],
     "_codec/*.py": ["tests/codec/test_{}.py"],
     "_values/control.py": ["tests/values/test_control.py", "tests/values/test_facts.py"],

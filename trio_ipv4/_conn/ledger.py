@@ -70,9 +70,14 @@ class Entry:
         self.seen = 0  # When it was surely alive: see `Liveness`.
 
     @property
+    def is_member(self) -> bool:
+        """Whether the socket is a member."""
+        return self.has != NONE
+
+    @property
     def is_wider(self) -> bool:
         """Whether the socket hears more than the holds ask for, since the kernel refused a narrower filter."""
-        return self.has != NONE and self.has != self.holds.merged()
+        return self.is_member and self.has != self.holds.merged()
 
 
 @final
@@ -193,7 +198,7 @@ class Ledger:
         if (index, group) in memberships:
             raise refusal(errno.ENOPROTOOPT, "join", f"read the filter of {group}", self._socket)
         where = "the interface that the routes choose" if index is None else self._where((index, group))
-        elsewhere = [self._where(key) for key in memberships if key[1] == group and key[0] != index]
+        elsewhere = [self._where(key) for key in memberships if key[1] == group]
         advice = f"the socket is not a member there, only on {', '.join(elsewhere)}" if elsewhere else None
         attempt = f"read the filter of {group} on {where}"
         raise refusal(errno.EADDRNOTAVAIL, "join", attempt, self._socket, advice=advice)
@@ -207,7 +212,7 @@ class Ledger:
             if not lookup.exists(self._socket, entry.key[0]):
                 continue
             try:
-                if entry.has != NONE:
+                if entry.is_member:
                     self._revive(entry, table)
                 self._bring(entry, entry.holds.merged())
             except OSError as error:
@@ -237,10 +242,10 @@ class Ledger:
         return entry
 
     def _members(self) -> list[Entry]:
-        return [entry for entry in self._entries.values() if entry.has != NONE]
+        return [entry for entry in self._entries.values() if entry.is_member]
 
     def _forget_if_empty(self, entry: Entry) -> None:
-        if not entry.holds and entry.has == NONE:
+        if not entry.holds and not entry.is_member:
             self._entries.pop(entry.key, None)
 
     def _set(self, entry: Entry, hold: object, sources: SourceFilter | None) -> None:
@@ -249,7 +254,7 @@ class Ledger:
         is_wider = entry.is_wider
         before = entry.holds.set(hold, sources)
         try:
-            if is_new and entry.has != NONE and not self._liveness.is_sure(entry):
+            if is_new and entry.is_member and not self._liveness.is_sure(entry):
                 self._revive(entry, self._liveness.look(self._members()))
                 self._liveness.note(entry)
             self._bring_or_stay_wider(entry, entry.holds.merged(), is_wider=is_wider)
@@ -275,15 +280,15 @@ class Ledger:
 
     def _bring(self, entry: Entry, wanted: SourceFilter) -> None:
         """Bring the kernel from its filter to `wanted`, or raise and leave it as it was."""
-        had = entry.has
-        calls = plan(self._platform, had, wanted)
+        joining = not entry.is_member
+        calls = plan(self._platform, entry.has, wanted)
         if calls and calls[0].verb is Verb.JOIN_SOURCE:
             self._require_no_member(entry.key)
         try:
             for call in calls:
                 self._carry_out(entry, call, wanted)
         except BaseException:
-            if had == NONE:
+            if joining:
                 self._bring(entry, NONE)
             raise
 
@@ -296,9 +301,9 @@ class Ledger:
                 raise
             self._join_anew(entry, call.after)
             return
-        if entry.has == NONE:
-            self._liveness.note(entry)
         entry.has = call.after
+        if call.verb is not Verb.SET:
+            self._liveness.note(entry)
 
     def _is_gone(self, key: Key, refused: OSError) -> bool:
         """Tell from a refused MCAST_MSFILTER whether the membership is dead (ESRCH), or was left by somebody else."""

@@ -29,10 +29,14 @@ os.environ["PATH"] = os.pathsep.join(
 
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
-    """Run the tests; under the first Python, measure what they cover."""
+    """Run the tests; under the first Python, all of them, and measure what they cover.
+
+    Other sessions leave out the tests that a second Python need not run (tests/conftest.py), unless there are arguments
+    for pytest: `nox -s tests-3.13 -- tests` runs all of them.
+    """
     install(session, "test", "-e", ".[cli]")
     if session.python != PYTHONS[0]:
-        run_tests(session, "python", "-m", "pytest")
+        run_tests(session, "python", "-m", "pytest", second=True)
         return
     # An absolute path, so that subprocesses which work elsewhere write there too.
     env = {"COVERAGE_FILE": str(HERE / ".coverage")}
@@ -55,7 +59,7 @@ def tests_oldest(session: nox.Session) -> None:
     """Run the tests with the lowest versions of the dependencies that we declare."""
     declared = [*PROJECT["project"]["dependencies"], *PROJECT["project"]["optional-dependencies"]["cli"]]
     install(session, "test", "-e", ".[cli]", *(requirement.replace(">=", "==") for requirement in declared))
-    run_tests(session, "python", "-m", "pytest")
+    run_tests(session, "python", "-m", "pytest", second=True)
 
 
 @nox.session
@@ -109,7 +113,7 @@ def build(session: nox.Session) -> None:
         installed = session.run("python", "-c", "import trio_ipv4; print(trio_ipv4.__file__)", silent=True)
         if not Path(str(installed)).is_relative_to(Path(session.virtualenv.location).absolute()):
             session.error(f"the tests would import {installed}, not the wheel")
-        run_tests(session, "python", "-m", "pytest")
+        run_tests(session, "python", "-m", "pytest", second=True)
 
 
 @nox.session(python=PYTHONS[0])
@@ -174,13 +178,16 @@ def make_distributions(session: nox.Session, *options: str, env: dict[str, str] 
     return dist
 
 
-def run_tests(session: nox.Session, *pytest: str, env: dict[str, str] | None = None) -> None:
+def run_tests(session: nox.Session, *pytest: str, second: bool = False, env: dict[str, str] | None = None) -> None:
     """Run pytest where it may make network namespaces: as root, or as the root of a user namespace."""
+    RESULTS.mkdir(parents=True, exist_ok=True)
     report = f"--junitxml={RESULTS / session.name}.xml"
     require = {"TRIO_IPV4_REQUIRE_LAB": "1"} if "CI" in os.environ else {}
     # Each test has a network namespace of its own, so they can run side by side. One that hangs ends its worker, and
     # fails.
     options = ("-n", "2", "--timeout=120", "--timeout-method=thread", report)
+    if second and not session.posargs:
+        options += (f"--second-python={RESULTS / session.name}.left-out",)
     session.run(*private_network(), *pytest, *options, *session.posargs, env={**require, **(env or {})})
 
 

@@ -11,11 +11,17 @@ ALLOWED = [
     # How the reason of a skip may begin that no machine of CI's kind can help.
 ]
 
+EVERYTHING = REPORTS[0]
+SECOND = REPORTS[1:5]
+"""They leave out tests that `EVERYTHING` has run, and say how many."""
+
 ran = failed = skipped = 0
 wrong = []
+counts = {}
 for name in REPORTS:
     report = Path(sys.argv[1], f"{name}.xml")
     cases = list(ET.parse(report).iter("testcase")) if report.exists() else []
+    counts[name] = len(cases)
     if not cases:
         wrong.append(f"{name} ran no test")
     for case in cases:
@@ -30,6 +36,11 @@ for name in REPORTS:
             if skip.get("type") != "pytest.xfail" and not reason.startswith(tuple(ALLOWED)):
                 wrong.append(f"{name}: {case.get('classname')}.{case.get('name')} was skipped: {reason}")
 
+for name in SECOND:
+    note = Path(sys.argv[1], f"{name}.left-out")
+    left_out = int(note.read_text()) if note.exists() else 0
+    if counts[name] + left_out != counts[EVERYTHING]:
+        wrong.append(f"{name} ran {counts[name]} tests and left out {left_out}, of {counts[EVERYTHING]}")
 print(*wrong, sep="\n", end="\n" if wrong else "")
 print(f"{ran} passed, {failed} failed, {skipped} skipped")
 sys.exit(bool(wrong or failed))

@@ -41,6 +41,49 @@ PURE = {"abi", "codec", "typing", "values"}
 """The rooms whose tests ask the kernel for nothing, and run everywhere."""
 
 
+ONE_PYTHON = {
+    # The kernel, other programs, C, and documents decide these, whatever Python and trio.
+    "abi/test_against_c.py",
+    "cli/test_demo.py",
+    "conn/test_attach_filter.py",
+    "conn/test_bounds.py",
+    "conn/test_kernel_limits.py",
+    "conn/test_lab_membership.py",
+    "conn/test_ledger_stateful.py",
+    "examples",
+    "interfaces/test_flapping_stateful.py",
+    "kernel/test_causes.py",
+    "kernel/test_errno_table.py",
+    "kernel/test_interface_names.py",
+    "kernel/test_missing_facilities.py",
+    "peers",
+    "testing",
+    "tools",
+}
+"""Folders and files whose tests a second Python need not run: `--second-python` leaves them out."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    help_text = "leave out the tests that a second Python need not run, and write their number to FILE"
+    parser.addoption("--second-python", metavar="FILE", help=help_text)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if (report := config.getoption("--second-python")) is None:
+        return
+    left_out = [item for item in items if not ONE_PYTHON.isdisjoint(places(item))]
+    items[:] = [item for item in items if ONE_PYTHON.isdisjoint(places(item))]
+    config.hook.pytest_deselected(items=left_out)
+    if getattr(config, "workerinput", {"workerid": "gw0"})["workerid"] == "gw0":  # One of pytest-xdist's workers.
+        Path(report).write_text(str(len(left_out)), encoding="ascii")
+
+
+def places(item: pytest.Item) -> set[str]:
+    """The file of a test and its folder, as `ONE_PYTHON` has them."""
+    path = item.path.relative_to(HERE)
+    return {path.as_posix(), path.parts[0]}
+
+
 def pytest_configure(config: pytest.Config) -> None:
     # A shell starts what runs in its background with Ctrl-C ignored, and Python then leaves it so.
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -423,7 +423,7 @@ trio.run(main)
 
 def test_a_child_does_not_hide_from_its_parent_that_a_link_was_deleted() -> None:
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", AFTER_A_FORK], capture_output=True, text=True, check=False
+        [sys.executable, "-W", "error", "-c", AFTER_A_FORK], capture_output=True, text=True, check=False, timeout=60
     )
     assert (done.stdout, done.returncode) == ("[1]\n", 0), done.stderr
 
@@ -469,7 +469,7 @@ async def main():
             await trio.to_thread.run_sync(child_closes, conn)  # While a task waits.
             child = os.fork()
             if child == 0:
-                conn._ledger.release(membership, membership.interface, membership.group)  # As at the end of its block.
+                conn._ledger.release(membership._joined, membership)  # As at the end of its block.
                 os._exit(0)
             wait_for(child)
             print(users())

@@ -1,9 +1,9 @@
-"""The error family, and the advice that goes with what a kernel refuses. Data only: nothing here asks the system.
+"""The error family, and the advice for refusals of the kernel. Data only: nothing here asks the system.
 
 Four families:
 
-* The kernel said no: still an `OSError` with the same errno, hence the same built-in subclass, whose message says what
-  was attempted, on what, and what to do next.
+* The kernel said no: an `OSError` with the same errno, hence the same built-in subclass. The message names the attempt,
+  the interface or address, and the next step.
 * The caller passed nonsense: `TypeError` or `ValueError`, naming the field, the range and the value.
 * The bytes are nonsense: `ParseError`.
 * This platform can't: `UnsupportedError`.
@@ -12,7 +12,7 @@ Four families:
 from __future__ import annotations
 
 import errno
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias, final
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @final
 class ParseError(ValueError):
-    """Raised when bytes are not what they should be.
+    """Raised for malformed bytes.
 
     `offset` is the position, in octets from the start of the input, at which the parser could not go on.
     """
@@ -46,7 +46,7 @@ def _parse_error(message: str, offset: int) -> ParseError:
 class UnsupportedError(NotImplementedError):
     """Raised when the platform has no such `option`: its name, or that of a call, in the kernel's headers.
 
-    `platform` is what `sys.platform` says.
+    `platform` is `sys.platform`.
     """
 
     def __init__(self, option: str, platform: str) -> None:
@@ -101,7 +101,29 @@ class MembershipWarning(RuntimeWarning):
     """
 
 
-ADVICE: Final[Mapping[tuple[str, int], str]] = {
+Topic: TypeAlias = Literal[
+    "make udp",
+    "make raw",
+    "bind",
+    "bind low",
+    "bind shared",
+    "bind any",
+    "netlink",
+    "join",
+    "explicit",
+    "route",
+    "filter",
+    "send",
+    "receive",
+    "multicast interface",
+    "option",
+    "bpf",
+    "icmp",
+    "interface",
+]
+"""The kind of an attempt, which advice depends on."""
+
+ADVICE: Final[Mapping[tuple[Topic, int], str]] = {
     # (topic, errno): what to do next. "{net.ipv4.x}" becomes "net.ipv4.x is 20" where the value can be known.
     ("make udp", errno.EPERM): "a sandbox or a security module forbids it",
     ("make udp", errno.EACCES): "a sandbox or a security module forbids it",
@@ -143,7 +165,7 @@ ADVICE: Final[Mapping[tuple[str, int], str]] = {
     "{net.core.optmem_max}; raise it with sysctl",
     ("filter", errno.ENODEV): "the interface is gone",
     ("filter", errno.ESRCH): "the interface was deleted and created anew: repair_memberships() joins again",
-    # Other causes of a refusal to send depend on what is sent: _kernel/causes.py.
+    # Other causes of a refusal to send depend on the datagram: _kernel/causes.py.
     ("send", errno.ECONNREFUSED): "an earlier datagram, maybe to another peer, came back as 'port unreachable': nobody "
     "listens there; this one was not sent, and can be sent again",
     (
@@ -180,4 +202,4 @@ ADVICE: Final[Mapping[tuple[str, int], str]] = {
     ("interface", errno.ENODEV): "no such interface; interfaces() lists them",
     ("interface", errno.EADDRNOTAVAIL): "no interface has that address; interfaces() lists them",
 }
-"""What to do about an errno, by what was attempted."""
+"""The next step after an errno, by topic: the kind of attempt."""

@@ -13,7 +13,7 @@ from trio_ipv4._conn.turns import require_trio
 from trio_ipv4._kernel import namespaces
 from trio_ipv4._matching import InterfacePredicate, Matching, is_dead, is_up_and_multicast, require_predicate
 from trio_ipv4._values.fields import to_group
-from trio_ipv4._values.source_filter import SourceFilter, to_sources
+from trio_ipv4._values.source_filter import ANY, SourceFilter, to_sources
 from trio_ipv4._watch import Feed
 
 if TYPE_CHECKING:
@@ -28,15 +28,13 @@ if TYPE_CHECKING:
     from trio_ipv4._values.fields import AddressLike
     from trio_ipv4._values.interface import Interface
 
-_ANY: Final = SourceFilter.any()
-
 
 @trio.lowlevel.enable_ki_protection
 async def follow_group(
     conn: PacketConn | RawConn,
     group: AddressLike,
     *,
-    sources: SourceFilter = _ANY,
+    sources: SourceFilter = ANY,
     where: InterfacePredicate = is_up_and_multicast,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> NoReturn:
@@ -45,8 +43,7 @@ async def follow_group(
         await nursery.start(follow_group, conn, "239.1.2.3")
 
     `start` returns once the group is joined on every interface that matches now. It runs until it is cancelled, and
-    then leaves what it joined; what others hold on the same connection, by `joined` or otherwise, stays as it is. It
-    needs no privilege.
+    then leaves its memberships. Other memberships of the connection stay as they are. It needs no privilege.
 
     Args:
         conn: A `PacketConn` or `RawConn` of the present network namespace.
@@ -106,7 +103,7 @@ class _Following:
                 await self._join(step.came)
 
     async def leave_all(self, error: BaseException) -> None:
-        """Leave what was joined, at the end. Not a checkpoint; what is refused becomes a note of `error`."""
+        """Leave all memberships, at the end. Not a checkpoint. A refusal becomes a note of `error`."""
         for scope in self._scopes.values():
             await scope.__aexit__(type(error), error, error.__traceback__)
 

@@ -1,4 +1,4 @@
-"""Which interfaces match a predicate, as they come and go: what follow_group and serve_group go by.
+"""Which interfaces match a predicate, as they come and go: the basis of follow_group and serve_group.
 
 The kernel throws messages away when its buffer overflows. Then an interface that was deleted and re-created meanwhile
 may look as before. So after an overflow each membership is looked at: one that is dead is a step, too.
@@ -26,7 +26,7 @@ InterfacePredicate: TypeAlias = "Callable[[Interface], bool]"
 
 
 def is_up_and_multicast(interface: Interface) -> bool:
-    """Tell whether an interface is set up and supports multicast: what the helpers look for by default."""
+    """Tell whether an interface is set up and supports multicast: the default predicate."""
     return interface.is_up and interface.is_multicast
 
 
@@ -54,7 +54,7 @@ class Matching:
         self._resyncs = feed.resyncs
 
     async def receive(self) -> list[Step]:
-        """Wait for changes, and return what follows from them; the first time, a step for each that matches now."""
+        """Wait for changes, and return their steps; the first time, a step for each interface that matches now."""
         changes = await self._feed.receive()
         steps = [step for change in changes if (step := self._step(change)) is not None]
         if self._resyncs != self._feed.resyncs:
@@ -78,7 +78,7 @@ class Matching:
 
 
 def require_predicate(where: object) -> None:
-    """Check what the caller wants to be asked, before anything is opened."""
+    """Check a predicate, before anything is opened."""
     if not callable(where):
         raise TypeError(f"where must be a function of an Interface, got {where!r}")
 

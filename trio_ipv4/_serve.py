@@ -18,7 +18,7 @@ from trio_ipv4._kernel.native import current_system
 from trio_ipv4._matching import InterfacePredicate, Matching, is_dead, is_up_and_multicast, require_predicate
 from trio_ipv4._values.control import DEFAULT_FLAGS, ControlFlags
 from trio_ipv4._values.fields import UNSPECIFIED, to_group, to_integer
-from trio_ipv4._values.source_filter import SourceFilter, to_sources
+from trio_ipv4._values.source_filter import ANY, SourceFilter, to_sources
 from trio_ipv4._watch import Feed
 
 if TYPE_CHECKING:
@@ -31,9 +31,8 @@ if TYPE_CHECKING:
 
 InterfaceHandler: TypeAlias = "Callable[[PacketConn, Interface], Awaitable[object]]"
 
-_ANY: Final = SourceFilter.any()
 _VANISHED: Final = (errno.ENODEV, errno.EADDRNOTAVAIL)
-"""What a join, and IP_MULTICAST_IF, say of an index that is no interface's."""
+"""Errnos of a join, and of IP_MULTICAST_IF, for an index without an interface."""
 
 
 @trio.lowlevel.enable_ki_protection
@@ -42,7 +41,7 @@ async def serve_group(
     group: AddressLike,
     port: int,
     *,
-    sources: SourceFilter = _ANY,
+    sources: SourceFilter = ANY,
     where: InterfacePredicate = is_up_and_multicast,
     control_flags: ControlFlags = DEFAULT_FLAGS,
     handler_nursery: trio.Nursery | None = None,
@@ -52,8 +51,8 @@ async def serve_group(
 
         interfaces = await nursery.start(serve_group, handler, "239.1.2.3", 5000)
 
-    Each `conn` is a `PacketConn` on the port, bound to the interface's device (SO_BINDTOIFINDEX), so that it hears only
-    what arrives there, unicast included; it is joined there already, and what it sends to the group leaves there,
+    Each `conn` is a `PacketConn` on the port, bound to the interface's device (SO_BINDTOIFINDEX). It hears only
+    datagrams that arrive there, unicast included. It has joined there already. Datagrams to the group leave there,
     unless a control message names another interface. It is closed when the handler ends. The port is shared: several
     programs may serve it. No privilege is needed; before Linux 5.7, CAP_NET_RAW is.
 
@@ -77,8 +76,8 @@ async def serve_group(
 
     Raises:
         OSError: The kernel refused to open or join on an interface that matches at the start, such as EADDRINUSE.
-        BaseExceptionGroup: What handlers raised, and what the kernel refused later, unless there is a
-            `handler_nursery`, which gets these.
+        BaseExceptionGroup: Exceptions of handlers, and later refusals of the kernel. A `handler_nursery`, if there is
+            one, gets them instead.
         UnsupportedError: This is not Linux.
         ValueError: The port is 0, or `group` is not a multicast address.
     """
@@ -254,7 +253,7 @@ async def _run_unprotected(handler: InterfaceHandler, conn: PacketConn, interfac
 
 
 def _require_handler(handler: object) -> None:
-    """Check what the caller wants to be run, before anything is opened."""
+    """Check a handler, before anything is opened."""
     if inspect.iscoroutine(handler):
         handler.close()
         raise TypeError("handler must be an asynchronous function, not what calling it returned: pass it without ()")

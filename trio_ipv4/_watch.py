@@ -1,11 +1,11 @@
 """watch_interfaces: links and IPv4 addresses, first as they are, then as they change (rtnetlink(7)).
 
-One netlink socket is subscribed to changes, another one asks for everything. Subscribing comes first, so that no change
-falls between the two; what changed before everything was read is then told of again, and either makes no difference or
-repeats what really happened. Each message holds the whole state of a link or an address, so they add up to the truth.
+One netlink socket is subscribed to changes, another one asks for everything. Subscribing comes first, so no change is
+missed. A change that lands between subscribing and the dump is reported twice, which is harmless: messages carry whole
+states.
 
-Nothing runs in the background: the kernel's socket buffer holds what was not read yet. When that overflows the kernel
-throws messages away and says so (ENOBUFS), and everything is read again: that is also how it all begins.
+Nothing runs in the background: unread messages wait in the kernel's socket buffer. When the buffer overflows, the
+kernel throws messages away and says so (ENOBUFS). Then everything is read again, as at the start.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from trio_ipv4._kernel.system import Socket
     from trio_ipv4._values.interface import InterfaceChange
 
+_BUFFER: Final = 1 << 20
+
 
 def watch_interfaces() -> InterfaceWatch:
     """Return a context manager for `async with`, whose target iterates over the changes of interfaces.
@@ -37,9 +39,9 @@ def watch_interfaces() -> InterfaceWatch:
                 print(change.kind, change.interface)
 
     First comes an ADDED for each interface that exists, then each change of an `Interface` once, in order, as the
-    kernel tells of it (rtnetlink(7)). A reader that is too slow for that loses intermediate states, but never the last
-    one: it is then told of the difference between what it knows and what is. An interface that was deleted and made
-    anew with the same index in the meantime may then look unchanged.
+    kernel tells of it (rtnetlink(7)). A slow reader loses intermediate states, but never the last one: it then gets
+    the difference to the state that it knows. An interface that was deleted and re-created with the same index in the
+    meantime may look unchanged.
 
     It speaks of the network namespace in which it is entered. It can be entered once. Entering is a checkpoint, leaving
     is not. Each step of the iteration is one; cancelled, it has taken nothing. Several tasks may iterate, and each
@@ -137,7 +139,7 @@ class Feed:
             await self.receive(0)
 
     async def receive(self, limit: int = 2**31) -> list[InterfaceChange]:
-        """Return changes that have not been returned yet, at most `limit`: none if what was read made no difference.
+        """Return up to `limit` new changes; none if the messages made no difference.
 
         A checkpoint; cancelled, it has taken nothing.
         """
@@ -161,7 +163,7 @@ class Feed:
         return [self._pending.popleft() for _ in range(min(limit, len(self._pending)))]
 
     def _read(self) -> tuple[Message, ...] | None:
-        self._in_step = False  # If what comes can't be read, it is as good as lost.
+        self._in_step = False  # A message that can't be read is as good as lost.
         messages = netlink.receive_messages(self._netlink)
         self._in_step = messages is None or not any(isinstance(message, Overrun) for message in messages)
         return messages
@@ -176,6 +178,3 @@ class Feed:
             self._table = table
             self._in_step = True
             self.resyncs += 1
-
-
-_BUFFER: Final = 1 << 20

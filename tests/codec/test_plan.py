@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from trio_ipv4 import FilterMode, SourceFilter, UnsupportedError
 from trio_ipv4._abi.darwin import DARWIN
 from trio_ipv4._abi.linux import LINUX
-from trio_ipv4._codec.plan import NONE, Call, Verb, plan
-from trio_ipv4._values.source_filter import NEVER
+from trio_ipv4._codec.plan import Call, Verb, plan
+from trio_ipv4._values.source_filter import NEVER, NONE
 
 SOURCES = [f"192.0.2.{number}" for number in range(1, 6)]
 ANY = SourceFilter.any()

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trio_ipv4 import ControlMessage, Datagram, Header, RawDatagram
-from trio_ipv4._values.datagram import received as handed_over
+from trio_ipv4._values.datagram import make_datagram as handed_over
 
 PEER = ("192.0.2.1", 5353)
 ASKED = ControlMessage(

@@ -1,4 +1,4 @@
-"""Darwin (macOS, iOS): what differs. Numbers from XNU's bsd/netinet/in.h, bsd/sys/socket.h.
+"""Darwin (macOS, iOS): its options and its layouts. Numbers from XNU's bsd/netinet/in.h, bsd/sys/socket.h.
 
 It has no IP_MULTICAST_ALL, no SO_TIMESTAMPNS, no ICMP filter, no classic BPF on sockets, no recvmmsg.
 """

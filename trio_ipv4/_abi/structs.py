@@ -161,6 +161,11 @@ def mmsghdr_format(platform: Platform) -> str:
     return platform.prefix + "IIIIIIiI"
 
 
+def mmsghdr_result_format(platform: Platform) -> str:
+    """Return the `struct` format of the fields that the kernel writes: controllen, flags, and the length."""
+    return platform.prefix + ("40xQi4xI4x" if platform.word == 8 else "20xIiI")
+
+
 def iovec_format(platform: Platform) -> str:
     """Return the `struct` format of `struct iovec` (linux/uio.h): base and length."""
     return platform.prefix + ("QQ" if platform.word == 8 else "II")

@@ -1,4 +1,4 @@
-"""The platform that this interpreter runs on. This is the only reader of `sys.platform`."""
+"""The platform that this interpreter runs on. Nothing else in the library proper reads `sys.platform`."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What is pure and not public: rtnetlink, the table of interfaces, the steps of the explicit operations."""
+"""Pure, and not public: rtnetlink, the table of interfaces, explicit steps, the plan of a change of filters."""

@@ -1,7 +1,7 @@
 """The steps of RFC 3678's delta API (sections 4.1 and 5.1), which Go's six operations are: from one filter to the next.
 
-Each takes what a membership has, `None` if there is none, and returns what it is to have. What is not legal has the
-errno that Linux gives, as measured on memberships whose mode has a history.
+Each takes the filter of a hold, `None` if there is none, and returns the new one. An illegal step has the errno that
+Linux gives, as measured on memberships whose mode has a history.
 """
 
 from __future__ import annotations
@@ -9,15 +9,13 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from trio_ipv4._values.source_filter import FilterMode, SourceFilter
+from trio_ipv4._values.source_filter import ANY, NONE, FilterMode, SourceFilter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from ipaddress import IPv4Address
 
 Step: TypeAlias = "Callable[[SourceFilter | None], SourceFilter | None]"
-_ANY: Final = SourceFilter.any()
-_NONE: Final = SourceFilter.none()
 
 
 class IllegalStep(Exception):  # Not ...Error: the ledger makes it the OSError that the caller sees.
@@ -31,7 +29,7 @@ class IllegalStep(Exception):  # Not ...Error: the ledger makes it the OSError t
 def join(hold: SourceFilter | None) -> SourceFilter:
     """Join from any source."""
     _require(hold is None, errno.EADDRINUSE)
-    return _ANY
+    return ANY
 
 
 def leave(hold: SourceFilter | None) -> None:
@@ -43,7 +41,7 @@ def join_source(source: IPv4Address) -> Step:
     """Hear one source, or one more."""
 
     def step(hold: SourceFilter | None) -> SourceFilter:
-        hold = _NONE if hold is None else hold
+        hold = NONE if hold is None else hold
         _require(hold.mode is FilterMode.INCLUDE, errno.EINVAL)
         _require(source not in hold.sources, errno.EADDRNOTAVAIL)
         return hold.allow(source)
@@ -88,7 +86,7 @@ def include_source(source: IPv4Address) -> Step:
 
 
 def replace(sources: SourceFilter) -> Step:
-    """Replace everything; INCLUDE {} leaves, and is no error on what was not joined (RFC 3678 section 5.2)."""
+    """Replace everything; INCLUDE {} leaves, and is no error without a membership (RFC 3678 section 5.2)."""
 
     def step(_: SourceFilter | None) -> SourceFilter | None:
         return _or_nothing(sources)
@@ -97,7 +95,7 @@ def replace(sources: SourceFilter) -> Step:
 
 
 def _or_nothing(sources: SourceFilter) -> SourceFilter | None:
-    return None if sources == _NONE else sources
+    return None if sources == NONE else sources
 
 
 def _require(legal: bool, number: int) -> None:

@@ -1,4 +1,4 @@
-"""What rtnetlink's messages add up to: the interfaces as they are, and what each message changes about them."""
+"""The interfaces that rtnetlink's messages add up to, and the change that each message makes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ipaddress import IPv4Address, IPv4Interface
 
 _Key: TypeAlias = "tuple[IPv4Interface, IPv4Address]"
-"""By what the kernel tells the addresses of a link apart: the address with its prefix, and the peer."""
+"""What identifies an address on a link: the address with its prefix, and the peer."""
 
 
 @final
@@ -30,7 +30,7 @@ class InterfaceTable:
     """The interfaces that messages, applied in order, add up to. Not immutable: it follows the kernel.
 
     Args:
-        messages: What to begin with, such as a dump of the links and then of the addresses.
+        messages: The first messages, such as a dump of the links and then of the addresses.
     """
 
     __slots__ = ("_addresses", "_interfaces", "_links")
@@ -99,7 +99,7 @@ class InterfaceTable:
 
 
 def difference(old: Mapping[int, Interface], new: Mapping[int, Interface]) -> list[InterfaceChange]:
-    """Return what has changed from one snapshot to a later one, as after an overflow: what went, then what came.
+    """Return the changes from one snapshot to a later one, as after an overflow: removals first.
 
     An interface that was deleted and made again in between, with the same index, cannot be told from one that changed,
     or from one that did not if it looks the same.

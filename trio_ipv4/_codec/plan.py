@@ -14,13 +14,10 @@ from __future__ import annotations
 import enum
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from trio_ipv4._values.source_filter import INCLUDE_NEVER, NEVER, FilterMode, SourceFilter
+from trio_ipv4._values.source_filter import ANY, INCLUDE_NEVER, NEVER, NONE, FilterMode, SourceFilter
 
 if TYPE_CHECKING:
     from trio_ipv4._abi.platform import Platform
-
-ANY: Final = SourceFilter.any()
-NONE: Final = SourceFilter.none()
 
 
 class Verb(enum.Enum):

@@ -1,6 +1,6 @@
 """Links and addresses as the kernel tells of them over rtnetlink (rtnetlink(7)).
 
-Only what an `Interface` holds is read; other messages and attributes are passed over, as a kernel adds some every year.
+Only the fields of an `Interface` are read. Other messages and attributes are ignored: kernels add some every year.
 Integers are in the host's order, addresses in network order. A kernel serves one dump at a time per socket: ask for the
 links, read up to `Done`, then ask for the addresses.
 """
@@ -163,7 +163,7 @@ def address_dump_request(sequence: int, byte_order: ByteOrder = sys.byteorder) -
 
 
 def parse_messages(data: bytes, byte_order: ByteOrder = sys.byteorder) -> tuple[Message, ...]:
-    """Read what one `recv` of a netlink socket gave, in order.
+    """Read the messages of one datagram of a netlink socket, in order.
 
     `Interrupted` comes before the message that carries its flag. What is about neither links nor IPv4 addresses is
     left out.
@@ -202,7 +202,7 @@ def is_interrupted(data: bytes, byte_order: ByteOrder = sys.byteorder) -> bool:
 @final
 @attrs.frozen
 class _Body:
-    """What follows the header of one message: `data` from `start` to `end`."""
+    """The body of one message: `data` from `start` to `end`."""
 
     data: bytes
     start: int

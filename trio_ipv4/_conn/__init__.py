@@ -1,1 +1,1 @@
-"""Connections: one socket each, its options, its memberships, and what it sends and receives."""
+"""Connections: one socket each, with its options, its memberships and its traffic."""

@@ -1,4 +1,4 @@
-"""Tables that remember what was made of octets: the kernel hands over the same ones again and again."""
+"""Tables from octets to values: the kernel hands over the same octets again and again."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ it parse again, but not grow."""
 
 
 class Remembered(dict[KeyT, MadeT], abc.ABC):
-    """What was made of a key, by that key; it forgets everything when it is full."""
+    """Values by the keys that they were made of. A full table forgets everything."""
 
     def __missing__(self, key: KeyT) -> MadeT:
         if len(self) >= CACHED:
@@ -64,7 +64,7 @@ class Names(Remembered["Endpoint", bytes]):
 
 
 class ByControl(Remembered[bytes, MadeT]):
-    """What was made of control messages, by their octets.
+    """Values by the octets of control messages.
 
     A timestamp at the start differs from datagram to datagram. The octets after it are often the same, so they alone
     are the key.
@@ -90,7 +90,7 @@ class ByControl(Remembered[bytes, MadeT]):
         return LeadingTimestamp(self._platform)
 
     def _stamped(self, made: MadeT, _timestamp_ns: int) -> MadeT:
-        """Return what is made with a timestamp before the rest."""
+        """Return the value for a timestamp before the rest."""
         return made
 
 
@@ -123,7 +123,7 @@ class SegmentSizes(ByControl[int]):
 
 @final
 class Tables:
-    """The tables of one connection, and what they make of a batch."""
+    """The tables of one connection."""
 
     def __init__(self, platform: Platform, facts: ControlFlags) -> None:
         self.platform: Final = platform

@@ -1,4 +1,4 @@
-"""What a connection carries: how values are made of the kernel's datagrams, and taken apart again."""
+"""Codecs: how values are made of the kernel's datagrams, and taken apart again."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Codec(Protocol[ValueT]):
     def is_coalesced(self) -> bool: ...
 
     # Make values: of a batch in which nothing can be wrong, quickly, or `None`; of any batch, with an error in the
-    # place of what can't be a value.
+    # place of a malformed one.
     def decode_whole(self, received: Received, /) -> list[ValueT] | None: ...
     def decode(self, received: Received, /) -> Iterable[ValueT | Exception]: ...
 
@@ -55,7 +55,7 @@ def control_lost() -> OSError:
     return OSError(
         errno.EMSGSIZE,
         f"the control messages of a datagram were longer than {CONTROL_SIZE} octets and were cut off "
-        "(MSG_CTRUNC): switch off what was switched on through the bare socket",
+        "(MSG_CTRUNC): switch off the options that were set on the bare socket",
     )
 
 

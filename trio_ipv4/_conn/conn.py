@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 class Conn:
     """Unicast options of a socket that somebody else made and owns.
 
-    It can be used by `async with`: leaving the block is a checkpoint, after closing. What is set has to be of the right
-    type (`TypeError`) and in its range (`ValueError`); no option needs a privilege. Options raise `UnsupportedError` on
+    It can be used by `async with`: leaving the block is a checkpoint, after closing. A value of the wrong type is a
+    `TypeError`, one out of range a `ValueError`. No option needs a privilege. Options raise `UnsupportedError` on
     platforms other than Linux and macOS.
 
     Args:
@@ -47,7 +47,7 @@ class Conn:
         "IP_TOS",
         0,
         255,
-        """The type of service of what is sent, 0 to 255: DSCP in the upper six bits, ECN in the lower two (RFC 2474,
+        """The type of service of sent packets, 0 to 255: DSCP in the upper six bits, ECN in the lower two (RFC 2474,
         RFC 3168; IP_TOS). Default 0. On TCP, Linux keeps the two ECN bits to itself.
 
         Raises:
@@ -58,7 +58,7 @@ class Conn:
         "IP_TTL",
         1,
         255,
-        """The time to live of what is sent, 1 to 255 hops (IP_TTL); multicast has its own.
+        """The time to live of sent unicast packets, 1 to 255 hops (IP_TTL).
 
         Default: sysctl net.ipv4.ip_default_ttl, 64.
         """,
@@ -131,7 +131,7 @@ class Conn:
 
 
 def unwrap(value: object) -> trio.socket.SocketType:
-    """Return the trio socket of what a caller passed; anything else is a `TypeError` that says what to pass."""
+    """Return the trio socket of a stream or socket. Anything else is a `TypeError` that says what to pass."""
     if isinstance(value, trio.SSLStream):
         raise TypeError(f"pass a trio.SocketStream, the transport_stream below TLS, not {value!r}")
     if isinstance(value, trio.SocketListener):

@@ -5,9 +5,7 @@ from __future__ import annotations
 import collections
 from typing import Final, final
 
-from trio_ipv4._values.source_filter import SourceFilter
-
-_NONE: Final = SourceFilter.none()
+from trio_ipv4._values.source_filter import NONE, SourceFilter
 
 
 @final
@@ -43,7 +41,7 @@ class Holds:
     def merged(self) -> SourceFilter:
         """Return the merge of all filters."""
         if self._counts is None:
-            return next(iter(self._by_holder.values()), _NONE)
+            return next(iter(self._by_holder.values()), NONE)
         return SourceFilter.merge(self._counts)
 
     def _count(self, sources: SourceFilter | None, change: int) -> None:

@@ -1,7 +1,7 @@
 """Datagrams between the kernel and the caller.
 
-One call of the kernel may bring more than a caller wants: datagrams that were coalesced, and an error among them. What
-is left over is *ready*: it comes first from the next receive, single or batch.
+One call of the kernel may bring more than a caller wants: coalesced datagrams, and an error among them. The rest is
+*ready*: it comes first from the next receive, single or batch.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ _MANY: Final = 64
 
 @final
 class Inbox(Generic[ValueT]):
-    """What one socket receives, as values.
+    """The received values of one socket.
 
     Args:
         socket: The socket.
-        codec: What makes the values.
-        when_empty: What to do when nothing is queued, before somebody waits.
+        codec: It makes the values.
+        when_empty: Called when nothing is queued, before somebody waits.
     """
 
     def __init__(self, socket: Socket, codec: Codec[ValueT], when_empty: Callable[[], object]) -> None:
@@ -80,7 +80,7 @@ class Inbox(Generic[ValueT]):
                 if not self._read_coalesced(descriptor, min(limit, _FEW)):
                     break
             except OSError as error:
-                self._ready.append(error)  # After what came before it.
+                self._ready.append(error)  # After the values before it.
                 break
 
     def _read_coalesced(self, descriptor: int, limit: int) -> bool:
@@ -109,13 +109,13 @@ class Inbox(Generic[ValueT]):
                 self._last_run().append(each)
 
     def _last_run(self) -> list[ValueT]:
-        """Return the run at the end of what is ready, to add to it."""
+        """Return the last run of ready values, to add to it."""
         if not self._ready or isinstance(self._ready[-1], Exception):
             self._ready.append([])
         return cast("list[ValueT]", self._ready[-1])
 
     def _hand_over(self, limit: int, max_bytes: int) -> list[ValueT]:
-        """Return what is ready, up to the first error; raise that when its turn comes, so that nothing is lost."""
+        """Return ready values, up to the first error. Raise that when its turn comes, so that nothing is lost."""
         values: list[ValueT] = []
         while self._ready and len(values) < limit:
             first = self._ready[0]

@@ -36,7 +36,7 @@ from typing import TYPE_CHECKING, Final, final
 import trio
 
 from trio_ipv4._codec.explicit_steps import IllegalStep
-from trio_ipv4._codec.plan import NONE, Call, Verb, plan
+from trio_ipv4._codec.plan import Call, Verb, plan
 from trio_ipv4._conn import routes
 from trio_ipv4._conn.holds import Holds
 from trio_ipv4._conn.liveness import Key, Liveness
@@ -44,7 +44,7 @@ from trio_ipv4._conn.warn import warn, warn_of_deafness
 from trio_ipv4._errors import MembershipWarning
 from trio_ipv4._kernel import groups, lookup
 from trio_ipv4._kernel.explain import refusal
-from trio_ipv4._values.source_filter import INCLUDE_NEVER, SourceFilter
+from trio_ipv4._values.source_filter import INCLUDE_NEVER, NONE, SourceFilter
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -82,7 +82,7 @@ class Entry:
 
 @final
 class Ledger:
-    """Who holds what on one socket, and what the kernel has. Synchronous throughout.
+    """The holds on one socket, and the kernel's filters. Synchronous throughout.
 
     Whoever calls it to change something holds interrupts back.
     """
@@ -100,7 +100,7 @@ class Ledger:
 
     @property
     def memberships(self) -> Mapping[Key, SourceFilter]:
-        """What the kernel has, as a snapshot."""
+        """The kernel's filters, as a snapshot."""
         return MappingProxyType({entry.key: entry.has for entry in self._members()})
 
     # Scopes
@@ -204,7 +204,7 @@ class Ledger:
         raise refusal(errno.EADDRNOTAVAIL, "join", attempt, self._socket, advice=advice)
 
     def repair(self) -> None:
-        """Leave and join again what is dead and whose interface is back."""
+        """Leave and join again each dead membership whose interface is back."""
         self._require_open()
         refused: list[OSError] = []
         table = self._liveness.look(self._members())
@@ -224,7 +224,7 @@ class Ledger:
             raise refused[0]
 
     def close(self) -> None:
-        """Leave everything. What the kernel refuses goes with the socket, which is closed next."""
+        """Leave everything. A refused leave happens anyway when the socket is closed next."""
         if self._is_open() and not self._is_inherited():
             for entry in self._members():
                 with contextlib.suppress(OSError):

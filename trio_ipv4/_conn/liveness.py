@@ -31,7 +31,7 @@ class Entry(Protocol):
 
 @final
 class Liveness:
-    """What is known of one socket's memberships. Whenever a link may have been deleted, a new era begins."""
+    """The memberships of one socket. Whenever a link may have been deleted, a new era begins."""
 
     def __init__(self, socket: Socket) -> None:
         self._socket: Final = socket

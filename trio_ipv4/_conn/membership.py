@@ -24,7 +24,7 @@ class Membership:
     """One scope's membership of a group on an interface: joined inside `async with`, left after it.
 
     It is bound to one interface index and ends with that interface, or when its MTU falls below 68; `follow_group`
-    follows. Leaving does not empty the socket's queue: what was queued before still arrives. A membership can be
+    follows. Leaving does not empty the socket's queue: queued datagrams still arrive. A membership can be
     entered once.
     """
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, overload
+from typing import TYPE_CHECKING, overload
 
 import trio
 
@@ -11,7 +11,7 @@ from trio_ipv4._conn.membership import Membership
 from trio_ipv4._conn.owned import OwnedConn
 from trio_ipv4._values.fields import to_group, to_unicast
 from trio_ipv4._values.group import GroupReq
-from trio_ipv4._values.source_filter import SourceFilter, to_sources
+from trio_ipv4._values.source_filter import ANY, SourceFilter, to_sources
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from trio_ipv4._values.fields import AddressLike
     from trio_ipv4._values.interface import InterfaceLike
 
-_ANY: Final = SourceFilter.any()
-
 
 class Memberships(OwnedConn):
     """The part of a connection that joins and leaves groups."""
@@ -30,13 +28,13 @@ class Memberships(OwnedConn):
     @overload
     def joined(self, interface: GroupReq, /) -> Membership: ...
     @overload
-    def joined(self, interface: InterfaceLike, group: AddressLike, *, sources: SourceFilter = _ANY) -> Membership: ...
+    def joined(self, interface: InterfaceLike, group: AddressLike, *, sources: SourceFilter = ANY) -> Membership: ...
     def joined(
         self,
         interface: InterfaceLike | GroupReq,
         group: AddressLike | None = None,
         *,
-        sources: SourceFilter = _ANY,
+        sources: SourceFilter = ANY,
     ) -> Membership:
         """Return a membership for `async with`: joined inside the block, left after it, however it ends.
 
@@ -65,16 +63,16 @@ class Memberships(OwnedConn):
                 "kernel choose the interface"
             )
         if isinstance(interface, GroupReq):
-            if group is not None or sources is not _ANY:
+            if group is not None or sources is not ANY:
                 raise TypeError("a GroupReq names group and sources itself: pass nothing beside it")
             return Membership(self._ledger, interface.interface, interface.group, interface.sources)
         return Membership(self._ledger, interface, to_group(group, "group"), to_sources(sources))
 
     @property
     def memberships(self) -> Mapping[tuple[int, IPv4Address], SourceFilter]:
-        """A snapshot of what was joined through this connection: the merged filter of each (interface index, group).
+        """A snapshot of this connection's memberships: the merged filter of each (interface index, group).
 
-        It is what the kernel has, and so may be wider than what is asked for: see `MembershipWarning`.
+        These are the kernel's filters, which may be wider than the scopes ask for: see `MembershipWarning`.
         """
         self._require_open()
         return self._ledger.memberships

@@ -32,7 +32,7 @@ class Offload:
 
     Args:
         socket: The socket.
-        codec: What splits coalesced datagrams.
+        codec: It splits coalesced datagrams.
         inbox: Where they wait.
         is_on: Whether somebody has switched it on already.
     """

@@ -45,7 +45,7 @@ def open_udp(
             this socket joined arrives, 224.0.0.1 included (IP_MULTICAST_ALL, Linux; ignored where the option doesn't
             exist).
         control_flags: The facts to receive with each datagram, from the first on; only the first timestamps may be the
-            time of reading. The default is what `Datagram.reply` needs.
+            time of reading. The default has the facts that `Datagram.reply` needs.
 
     Raises:
         OSError: EADDRINUSE, EADDRNOTAVAIL, EMFILE; EACCES for a port below sysctl net.ipv4.ip_unprivileged_port_start
@@ -72,15 +72,15 @@ def open_ip(
     multicast_all: bool = False,
     control_flags: ControlFlags = DEFAULT_FLAGS,
 ) -> PacketConn:
-    """Open a connection over raw IP that sends and receives what is inside the IP header. Not a checkpoint.
+    """Open a connection over raw IP that sends and receives the payload of IP packets. Not a checkpoint.
 
     The kernel makes the header when sending, and it is stripped when receiving. The ports of endpoints are 0.
 
     Args:
         protocol: The IP protocol's number, 1 to 255 (IANA's registry), such as 1 for ICMP. 255 is one like any other
             here, although as IPPROTO_RAW it means IP_HDRINCL to the kernel otherwise (raw(7)).
-        address: A local address, or a group; with another than 0.0.0.0, only what is addressed to it is received, but
-            for what comes in the moment before the socket is bound.
+        address: A local address, or a group. With another than 0.0.0.0, only packets to that address are received,
+            except in the moment before the socket is bound.
         multicast_all: As for `open_udp`.
         control_flags: As for `open_udp`.
 
@@ -90,7 +90,7 @@ def open_ip(
         UnsupportedError: As for `open_udp`.
         ValueError: A host name; `protocol` is out of range.
     """
-    # 0 is what a raw socket begins with, IPPROTO_RAW's aside (raw(7)).
+    # A raw socket begins with 0, unless its protocol is IPPROTO_RAW (raw(7)).
     socket = _raw_socket(protocol, address, multicast_all, control_flags, ("IP_HDRINCL", 0))
     return own(PacketConn, socket, control_flags)
 
@@ -105,7 +105,7 @@ def open_raw(
     """Open a connection over raw IP that sends and receives headers too (IP_HDRINCL; raw(7)). Not a checkpoint.
 
     Args:
-        protocol: The IP protocol's number, 1 to 255; what is sent has the one that its header says.
+        protocol: The IP protocol's number, 1 to 255. A packet that is sent has the protocol of its header.
         address: As for `open_ip`.
         multicast_all: As for `open_udp`.
         control_flags: As for `open_udp`.

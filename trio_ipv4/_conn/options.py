@@ -28,7 +28,7 @@ _LOOPBACK: Final = ipaddress.IPv4Address("127.0.0.1").packed
 
 
 class ProgramHolder(Protocol):
-    """What attaches and detaches BPF programs on a connection."""
+    """Attaches and detaches BPF programs on a connection."""
 
     def attach(self, program: tuple[RawInstruction, ...], /) -> None: ...
     def detach(self) -> None: ...
@@ -52,10 +52,9 @@ class SocketOptions(OwnedConn):
     )
     multicast_loopback = BoolOption(
         "IP_MULTICAST_LOOP",
-        """Whether members on this host hear what this socket sends, on the same interface (IP_MULTICAST_LOOP).
+        """Whether members on this host hear this socket, on the same interface (IP_MULTICAST_LOOP).
 
-        Default `True`. It is the sender's option, on Unix. What is sent on a loopback interface comes back over it in
-        any case.
+        Default `True`. It is the sender's option, on Unix. On a loopback interface datagrams come back in any case.
         """,
     )
     multicast_all = BoolOption(
@@ -78,8 +77,8 @@ class SocketOptions(OwnedConn):
         With `None`, the source address chooses its interface if the socket is bound to one or the control message has a
         `src`; otherwise the routes choose. An `ifindex` in a control message comes before this.
 
-        Set it to an `Interface`, a name, an index, an `IPv4Address` that the interface owns, or `None`. What was set
-        here reads back; Linux's own getter (IP_MULTICAST_IF) can't tell an interface that was set by index.
+        Set it to an `Interface`, a name, an index, an `IPv4Address` that the interface owns, or `None`. The index that
+        was set here reads back; Linux's own getter (IP_MULTICAST_IF) does not tell it.
 
         Raises:
             OSError: ENODEV or EADDRNOTAVAIL: there is no such interface or address. EINVAL: the socket is bound to
@@ -96,7 +95,7 @@ class SocketOptions(OwnedConn):
     def multicast_interface(self, value: InterfaceLike) -> None:
         socket = self._usable
         index = lookup.resolve(socket, value)
-        # With the index alone the source of what is sent on loopback would be 0.0.0.0.
+        # With the index alone, datagrams on loopback would have the source 0.0.0.0.
         loopback = index is not None and lookup.is_loopback(socket, index)
         options.set_multicast_interface(socket, index or 0, _LOOPBACK if loopback else _NO_ADDRESS)
         self._outbox.multicast_interface = index
@@ -105,8 +104,8 @@ class SocketOptions(OwnedConn):
     def receive_buffer_size(self) -> int:
         """The size of the kernel's receive buffer, in octets, its bookkeeping included (SO_RCVBUF; socket(7)).
 
-        Default: sysctl net.core.rmem_default. Linux doubles what is set, to make room for its bookkeeping, and caps it
-        at sysctl net.core.rmem_max, without an error; then this warns (`CappedBufferWarning`).
+        Default: sysctl net.core.rmem_default. Linux doubles the value, to make room for its bookkeeping, and caps it at
+        sysctl net.core.rmem_max without an error; then this warns (`CappedBufferWarning`).
         """
         return options.get_integer(self._usable, "SO_RCVBUF")
 
@@ -133,7 +132,7 @@ class SocketOptions(OwnedConn):
         """
         return options.get_drops(self._usable)
 
-    # The kernel's own choice of what is received, by content
+    # Filters by content, in the kernel
 
     @property
     def icmp_filter(self) -> ICMPFilter:
@@ -158,8 +157,8 @@ class SocketOptions(OwnedConn):
         Over UDP the program sees the UDP header first, the payload at offset 8; over an ICMP datagram socket (icmp(7))
         the ICMP header; over raw IP the IP header. It returns how many octets to keep, headers included: 0 drops the
         datagram, and one that is cut off is not `truncated`.
-        What was queued before is not filtered: attach before binding or joining, or discard what is queued. Over UDP
-        what it refuses counts as dropped (`drops`). It is SO_ATTACH_FILTER (Linux), and needs no privilege.
+        Datagrams that are queued already are not filtered: attach before binding or joining, or discard the queue. Over
+        UDP, refused datagrams count as dropped (`drops`). It is SO_ATTACH_FILTER (Linux), and needs no privilege.
 
         Raises:
             ValueError: An empty program, one of over 4,096 instructions, one without a final return, or a jump past

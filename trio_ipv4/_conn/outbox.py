@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @final
 class Outbox:
-    """What one socket sends."""
+    """The datagrams that one socket sends."""
 
     def __init__(self, socket: Socket, owned: OwnedSocket) -> None:
         self._socket: Final = socket
@@ -60,7 +60,7 @@ class _RefusedError(Exception):
 
 @final
 class _Sending:
-    """What is left to send of one call, and how many datagrams are out."""
+    """The rest of one call's datagrams, and how many are out."""
 
     def __init__(self, sender: Sender, portions: Iterable[Columns]) -> None:
         self._sender: Final = sender

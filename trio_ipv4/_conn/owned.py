@@ -1,4 +1,4 @@
-"""OwnedConn: what the parts of a datagram connection stand on."""
+"""OwnedConn: the root of a datagram connection."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class OwnedConn(Conn):
-    """A connection that owns its socket, and what was joined through it: closing it leaves, then closes the socket.
+    """A connection that owns its socket and its memberships: closing leaves every group, then closes the socket.
 
     The parts of `PacketConn` and `RawConn` stand on it, side by side: options, memberships, traffic.
 
@@ -65,8 +65,8 @@ class OwnedConn(Conn):
     def close(self) -> None:
         """Leave every membership, then close the socket. Tasks that wait on it wake with `trio.ClosedResourceError`.
 
-        Leaving comes first so that a descriptor that was duplicated, or inherited by a child, keeps none of what was
-        joined through this connection. A forked child that closes leaves nothing: it would take it from its parent.
+        Leaving comes first, so that a duplicated or inherited descriptor keeps no membership of this connection. A
+        forked child that closes leaves nothing: the memberships are its parent's.
         Not a checkpoint. It works from any thread, and where trio does not run.
         """
         if not self._closed:

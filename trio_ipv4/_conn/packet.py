@@ -20,8 +20,7 @@ from trio_ipv4._conn.turns import require_trio
 from trio_ipv4._errors import ParseError
 from trio_ipv4._kernel import calls, offload
 from trio_ipv4._values.control import EMPTY, ControlFlags, ControlMessage
-from trio_ipv4._values.datagram import Datagram
-from trio_ipv4._values.datagram import received as received_datagram
+from trio_ipv4._values.datagram import Datagram, make_datagram
 from trio_ipv4._values.fields import to_bool, to_integer, to_octets
 
 if TYPE_CHECKING:
@@ -71,7 +70,7 @@ class PacketConn(SocketOptions, Memberships, Traffic[Datagram]):
         """Whether the kernel may hand over several datagrams of one flow as one (UDP_GRO, udp(7)). Default `False`.
 
         Each datagram still comes as one, and `max_bytes` bounds each. With it the kernel is read with room for 64 KiB.
-        What the kernel handed over as one has one timestamp, and counts once among the drops.
+        Coalesced datagrams share one timestamp, and count once among the drops.
 
         Setting `False` leaves UDP_GRO on in the kernel, because datagrams already coalesced in the queue could not be
         split without it. While a BPF program is attached through this connection it has no effect: the kernel would run
@@ -123,7 +122,7 @@ class PacketConn(SocketOptions, Memberships, Traffic[Datagram]):
         as that.
 
         Args:
-            payload: What to send; if empty, one empty datagram goes out.
+            payload: The octets to send. If empty, one empty datagram goes out.
             segment_size: 1 to 65,507 octets. More than the route's MTU allows is sent in fragments, without offload.
             endpoint: `(address, port)`.
             control: As for `send_to`.
@@ -163,7 +162,7 @@ class DatagramCodec:
 
     Args:
         tables: The connection's tables.
-        sender: What takes values apart.
+        sender: It takes values apart.
         is_raw: Whether a header comes before the payload.
     """
 
@@ -200,7 +199,7 @@ class DatagramCodec:
             return None
         # The way of nearly every datagram: nothing truncated, nothing to strip.
         tables = self._tables
-        return list(map(received_datagram, received.payloads, tables.peers_of(received), tables.controls_of(received)))
+        return list(map(make_datagram, received.payloads, tables.peers_of(received), tables.controls_of(received)))
 
     def decode(self, received: Received, /) -> Iterator[Datagram | Exception]:
         # Some of the columns have no end.
@@ -211,12 +210,12 @@ class DatagramCodec:
                 # The parts of a coalesced datagram share peer and control message.
                 parts = offload.split(datagram.payload, size)
                 peer, control = itertools.repeat(datagram.peer), itertools.repeat(datagram.control)
-                yield from map(received_datagram, parts, peer, control)
+                yield from map(make_datagram, parts, peer, control)
 
     def bounded(self, value: Datagram, max_bytes: int, /) -> Datagram:
         if len(value.payload) <= max_bytes:
             return value
-        return received_datagram(value.payload[:max_bytes], value.peer, value.control, True)  # noqa: FBT003
+        return make_datagram(value.payload[:max_bytes], value.peer, value.control, True)  # noqa: FBT003
 
     def encode(self, value: Datagram, /) -> tuple[bytes, bytes, bytes]:
         if not isinstance(value, Datagram):
@@ -242,7 +241,7 @@ class DatagramCodec:
             except ParseError as error:
                 yield error
             else:
-                yield received_datagram(inside, peer, control, bool(flag & calls.MSG_TRUNC))
+                yield make_datagram(inside, peer, control, bool(flag & calls.MSG_TRUNC))
 
     def _sizes_of(self, received: Received) -> Iterable[int]:
         sizes, controls = self._sizes, received.controls

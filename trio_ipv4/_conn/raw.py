@@ -37,8 +37,9 @@ class RawConn(SocketOptions, Memberships, Traffic[RawDatagram]):
     `max_bytes` bounds the payload: there is always room for the header. Of UDP and TCP, Linux may hand over several
     segments as one packet, longer than the MTU, and checksums that are unfinished.
 
-    What is sent has the TTL and the TOS of its header: `ttl`, `multicast_ttl` and `tos` have no say, and in a control
-    message they are a `ValueError`. Linux does not fragment it: more than the MTU is an `OSError`, EMSGSIZE.
+    When sending, TTL and TOS come from the header. The properties `ttl`, `multicast_ttl` and `tos` have no effect. In a
+    control message these fields are a `ValueError`. Linux does not fragment: more than the MTU is an `OSError`
+    (EMSGSIZE).
 
     Args:
         socket: A trio socket of AF_INET and SOCK_RAW. IP_HDRINCL is set; no other option is changed.

@@ -37,4 +37,4 @@ def _is_on(socket: Socket, name: str) -> bool:
     except OSError as error:
         if error.errno not in options.LACKING:
             raise
-        return False  # Some sandboxes lack what the platform has.
+        return False  # Some sandboxes lack options of the platform.

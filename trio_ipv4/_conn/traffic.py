@@ -39,17 +39,16 @@ class Traffic(OwnedConn, trio.abc.Channel[ValueT], Generic[ValueT]):
 
     @property
     def control_flags(self) -> ControlFlags:
-        """The facts that are received with each datagram, as a whole set. Default: what the socket has switched on.
+        """The facts that come with each datagram, as a whole set. Default: the facts that the socket has switched on.
 
-        Datagrams that are queued already have the facts that are asked for when they are read. Some can't be had
-        later: what came when none of SRC, DST and INTERFACE was asked for has no `ifindex` and no `local`; without
-        TIMESTAMP, `timestamp_ns` may be the time of reading; without DROPS, `drops` is 0. If the kernel refuses a part,
-        nothing is changed.
+        A datagram in the queue gets its facts when it is read. Some facts are noted only on arrival. A datagram that
+        arrived without SRC, DST and INTERFACE has no `ifindex` and no `local`. Without TIMESTAMP, `timestamp_ns` may be
+        the time of reading. Without DROPS, `drops` is 0. If the kernel refuses a part, nothing is changed.
 
-        Linux stamps what arrives only while somebody on the host asks for it, and begins a moment after the first
-        socket does: until then, `timestamp_ns` is the time of reading, with TIMESTAMP from the start, too. `drops` is
-        the count when the datagram was queued: the next datagram after a burst shows what the burst has cost. The
-        property `drops` shows it at once.
+        Linux stamps arriving packets only while some socket of the host asks for it, and begins a moment after the
+        first one does. Until then `timestamp_ns` is the time of reading, even with TIMESTAMP from the start. `drops` is
+        the count when the datagram was queued: the next datagram after a burst shows the loss. The property `drops`
+        shows it at once.
 
         Raises:
             TypeError: Not `ControlFlags`.
@@ -73,7 +72,7 @@ class Traffic(OwnedConn, trio.abc.Channel[ValueT], Generic[ValueT]):
     async def receive(self, max_bytes: int = MAX_BYTES) -> ValueT:
         """Receive one datagram. A checkpoint; cancelled, it has taken nothing.
 
-        What waits in the socket's error queue (IP_RECVERR, transmit timestamps) is discarded when nothing else is there
+        Messages in the socket's error queue (IP_RECVERR, transmit timestamps) are discarded when there is nothing else
         to receive. Otherwise the task would wake for ever.
 
         Args:
@@ -89,7 +88,7 @@ class Traffic(OwnedConn, trio.abc.Channel[ValueT], Generic[ValueT]):
         return (await self._owned.receive(self._inbox.take, 1, max_bytes))[0]
 
     async def receive_batch(self, limit: int = 64, *, max_bytes: int = MAX_BYTES) -> Sequence[ValueT]:
-        """Wait for one datagram, then take what is queued, in order. Never empty. A checkpoint, as `receive`.
+        """Wait for one datagram, then take all that are queued, in order. Never empty. A checkpoint, as `receive`.
 
         Errors are those of `receive`; one that comes after datagrams is raised by the next call.
 

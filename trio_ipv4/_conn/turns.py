@@ -1,7 +1,7 @@
 """Own one trio socket: try, then wait; turns between tasks; closing.
 
 trio's own `recvmsg` and `sendmsg` resolve addresses, build lists and yield to the scheduler in a way of their own. Here
-the system call is the caller's, and the rest is what every call on a connection needs, once:
+the caller makes the system call. The rest, which every call on a connection needs, stands here once:
 
 * Each call is a checkpoint: it can be cancelled before anything was taken from or given to the kernel, and never after.
 * Tasks that receive, or send, at the same time take turns in the order in which they came.
@@ -9,8 +9,8 @@ the system call is the caller's, and the rest is what every call on a connection
 * Work that takes several system calls lets other tasks run between them.
 * Closing wakes those who wait, with `trio.ClosedResourceError`, from wherever it is called: a worker thread, or after
   the end of the run.
-* The kernel may call a socket readable for what only the error queue has (IP_RECVERR, transmit timestamps). Whoever was
-  woken in vain empties that queue before waiting again; otherwise it would never sleep.
+* The kernel also calls a socket readable for its error queue (IP_RECVERR, transmit timestamps). A task that was woken
+  in vain empties that queue before it waits again. Otherwise it would never sleep.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ T = TypeVar("T")
 
 
 class Progress(enum.Enum):
-    """What an attempt returns instead of a result."""
+    """The outcome of an attempt that has no result yet."""
 
     MORE = "there is more to do: other tasks may run, then try again"
 
@@ -45,7 +45,7 @@ Unfinished: TypeAlias = "Literal[Progress.MORE] | None"
 
 
 def require_trio() -> None:
-    """Raise an error that says what is missing, unless this thread runs trio."""
+    """Raise a `RuntimeError` unless this thread runs trio."""
     if _this_run() is None:
         raise RuntimeError(
             "trio_ipv4 runs under trio.run(), and no trio runs in this thread (asyncio's event loop is another one)"
@@ -141,7 +141,7 @@ class OwnedSocket:
             raise trio.ClosedResourceError("this connection was closed") from None
 
     def after_false_alarm(self, turn: _Turn) -> None:
-        """Take away what woke a task without a reason."""
+        """Empty the error queue after a task was woken in vain."""
         if not self._has_error_queue:
             return
         _descriptor(self.socket)
@@ -164,7 +164,10 @@ async def _take_turn(
         raise
     owned.note_run()
     socket = owned.socket
-    waited = await turn.begin() if turn.is_taken else turn.take()
+    waited = turn.is_taken
+    if waited:
+        await turn.wait_for_it()
+    turn.is_taken = True
     try:
         woken = False
         while (result := attempt(_descriptor(socket), *arguments)) is None or result is MORE:
@@ -180,13 +183,13 @@ async def _take_turn(
     finally:
         turn.end()
     if not waited:
-        # What was taken from the kernel can't be given back, so this half of the checkpoint can't be cancelled.
+        # A datagram can't be given back to the kernel, so this half of the checkpoint can't be cancelled.
         await trio.lowlevel.cancel_shielded_checkpoint()
     return result
 
 
 def _this_run() -> trio.lowlevel.TrioToken | None:
-    """Return what names the run of trio that this thread is in; `None` if it is in none."""
+    """Return the token of the run of trio that this thread is in; `None` if it is in none."""
     try:
         return trio.lowlevel.current_trio_token()
     except RuntimeError:
@@ -229,15 +232,9 @@ class _Turn:
         self.is_taken = False
         self._waiting: Final = trio.lowlevel.ParkingLot()
 
-    def take(self) -> bool:
-        """Take the turn, which is nobody's; tell that there was no waiting."""
-        self.is_taken = True
-        return False
-
-    async def begin(self) -> bool:
-        """Wait for this task's turn; tell that there was waiting, which is a checkpoint."""
-        await self._waiting.park()  # Whoever unparks us hands its turn over.
-        return True
+    async def wait_for_it(self) -> None:
+        """Wait for this task's turn. The task before hands its turn over, so it stays taken."""
+        await self._waiting.park()
 
     def end(self) -> None:
         """Hand the turn to the next in line, if there is one."""

@@ -1,4 +1,4 @@
-"""Why the kernel refused to send. One errno has many causes: which of them fit what was passed, and the host as it is?
+"""Why the kernel refused to send. One errno has many causes: which of them fit the datagram and the state of the host?
 
 Each row of the table is one cause. A row that is *sure* leaves no room for others. Where none is, all rows that fit are
 told, since nobody can know which of them it was. The errnos were measured on Linux 6.18; ip(7) and udp(7) name some.
@@ -35,11 +35,11 @@ _RESERVED: Final = ipaddress.IPv4Network("240.0.0.0/4"), ipaddress.IPv4Network("
 
 @final
 class Attempt:
-    """What was to be sent, and by which socket. The rest is asked of the kernel when a row wants it.
+    """A datagram that was refused, and its socket. The rest is asked of the kernel when a row wants it.
 
     Args:
         socket: The socket.
-        payload: What was to be sent, with the IP header where the socket sends it (IP_HDRINCL).
+        payload: Its octets, with the IP header where the socket sends it (IP_HDRINCL).
         name: The destination, as a `struct sockaddr_in`.
         request: The control message that went with it; its source is `local`, as `ControlMessage.parse` has it.
         multicast_interface: The index that was set for multicast, if one was.
@@ -148,7 +148,7 @@ class Attempt:
 
 
 class Cause(NamedTuple):
-    """One cause of an errno: what to tell, when it fits, and whether it then is the only one."""
+    """One cause of an errno: its text, when it fits, and whether it then is the only one."""
 
     errno: int
     text: str
@@ -240,7 +240,7 @@ _SENDING: Final = (
         errno.ENOBUFS,
         "the send buffer has no room for the fragments: SO_SNDBUF is {a.send_buffer:,}; raise it on conn.socket, up to "
         "sysctl net.core.wmem_max",
-        lambda a: 4 * a.length > a.send_buffer,  # The kernel counts what it needs around the octets, too.
+        lambda a: 4 * a.length > a.send_buffer,  # The kernel counts its own bookkeeping, too.
     ),
     Cause(
         errno.ENOBUFS,
@@ -251,18 +251,18 @@ _SENDING: Final = (
     Cause(errno.ENOBUFS, "the interface's queue is full: send more slowly", lambda a: a.may_be_earlier),
 )
 EARLIER: Final = frozenset({errno.ECONNREFUSED, errno.ENOPROTOOPT, errno.EHOSTDOWN, errno.ENONET, errno.EPROTO})
-"""What only an ICMP error about an earlier datagram brings (net/ipv4/icmp.c: icmp_err_convert)."""
+"""Errnos of ICMP errors about an earlier datagram, and of nothing else (net/ipv4/icmp.c: icmp_err_convert)."""
 _MAYBE_EARLIER: Final = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EMSGSIZE, errno.EOPNOTSUPP})
-"""What such an error may bring, too."""
+"""Errnos that such an error may have, among other causes."""
 
 
 def explain_sending(error: OSError, what: str, attempt: Attempt) -> OSError:
-    """Return an `OSError` with the same errno, hence the same subclass, that names what may be the cause.
+    """Return an `OSError` with the same errno, hence the same subclass, that names the possible causes.
 
     Args:
-        error: What the kernel said.
-        what: What was to be sent, such as "1 octets".
-        attempt: What was to be sent, where to, and how.
+        error: The error of the kernel.
+        what: The datagram for the message, such as "1 octets".
+        attempt: The datagram, its destination and its socket.
     """
     number = error.errno or 0
     if number in EARLIER:

@@ -1,6 +1,6 @@
 """Whether memberships may have died since the last look, by a subscription to the kernel's messages (rtnetlink(7)).
 
-They die when their link is deleted, or moved to another namespace, and when its MTU falls below what IPv4 needs. The
+They die when their link is deleted, or moved to another namespace, and when its MTU falls below IPv4's minimum. The
 kernel queues the message of that before it lets anybody join there anew. So an empty queue is proof that none has died.
 """
 
@@ -34,7 +34,7 @@ class Deletions:
     def any(self) -> bool:
         """Tell whether memberships may have died since the last call, or since the beginning."""
         if self._netlink.system.process() != self._process:
-            return True  # After a fork the queue is the parent's: to read it would take what the parent needs.
+            return True  # After a fork the queue is the parent's: to read it would take messages from the parent.
         found = False
         for _ in range(_MOST):
             try:

@@ -1,4 +1,4 @@
-"""What the kernel refuses, told so that it helps: the same errno, what was attempted, and what to do next."""
+"""Refusals of the kernel, explained: the same errno, the attempt, and the next step."""
 
 from __future__ import annotations
 
@@ -11,26 +11,27 @@ from trio_ipv4._kernel import namespaces
 from trio_ipv4._kernel.native import current_system
 
 if TYPE_CHECKING:
+    from trio_ipv4._errors import Topic
     from trio_ipv4._kernel.system import Socket
 
 
 def explain(
-    error: OSError, topic: str, attempt: str, socket: Socket | None = None, *, advice: str | None = None
+    error: OSError, topic: Topic, attempt: str, socket: Socket | None = None, *, advice: str | None = None
 ) -> OSError:
-    """Return an `OSError` with the same errno, hence the same subclass, for what was attempted.
+    """Return an `OSError` with the same errno, hence the same subclass, for an attempt.
 
     Args:
-        error: What the kernel said.
+        error: The error of the kernel.
         topic: The part of `ADVICE` that applies.
-        attempt: What was attempted, in the infinitive: "join 239.1.2.3 on en0 (index 2)".
+        attempt: The attempt, in the infinitive: "join 239.1.2.3 on en0 (index 2)".
         socket: The socket concerned, if any: sysctls are quoted only where it belongs to this thread's namespace.
-        advice: What to do next, where the caller knows better than `ADVICE`.
+        advice: The next step, where the caller knows better than `ADVICE`.
     """
     return refusal(error.errno or 0, topic, attempt, socket, advice=advice)
 
 
 def refusal(
-    number: int, topic: str, attempt: str, socket: Socket | None = None, *, advice: str | None = None
+    number: int, topic: Topic, attempt: str, socket: Socket | None = None, *, advice: str | None = None
 ) -> OSError:
     """Return the `OSError` for an errno, as `explain` does."""
     message = f"can't {attempt}: {os.strerror(number)}"

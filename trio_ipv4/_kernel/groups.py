@@ -25,6 +25,8 @@ ROUTE: Final = 0
 """The index that lets the kernel choose the interface by its routes."""
 _CAPACITY: Final = 16
 """How many sources a filter is first read with; net.ipv4.igmp_max_msf is 10 unless raised."""
+# A dead index answers for a membership that it had; an index that never was gives ENODEV on newer kernels.
+_NO_MEMBER: Final = (errno.EADDRNOTAVAIL, errno.ENODEV)
 
 
 def join_group(socket: Socket, index: int, group: IPv4Address) -> None:
@@ -172,10 +174,6 @@ def read_table(socket: Socket) -> InterfaceGroups | None:
     return found if lines else None
 
 
-# A dead index answers for a membership that it had; an index that never was gives ENODEV on newer kernels.
-_NO_MEMBER: Final = (errno.EADDRNOTAVAIL, errno.ENODEV)
-
-
 def _group_req(socket: Socket, index: int, group: IPv4Address) -> bytes:
     return structs.group_req(socket.system.platform, index, group.packed)
 
@@ -188,7 +186,7 @@ def _refused(error: OSError, socket: Socket, index: int, attempt: str, more: str
 
 def _to_filter(platform: Platform, mode: int, sources: Sequence[bytes]) -> SourceFilter:
     include = mode == platform.mcast_include
-    # The kernel keeps what it was given, duplicates and odd addresses too; those never match, so they are left out.
+    # The kernel keeps duplicates and odd addresses, too. Those never match, so they are left out.
     addresses = {ipaddress.IPv4Address(source) for source in sources}
     hosts = {a for a in addresses if not a.is_multicast and int(a) not in (0, 0xFFFF_FFFF)}
     return SourceFilter(FilterMode.INCLUDE if include else FilterMode.EXCLUDE, hosts)

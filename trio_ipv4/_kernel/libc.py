@@ -34,7 +34,7 @@ def memcmp() -> Callable[..., int]:
 
 
 def getsockopt(descriptor: int, level: int, name: int, value: bytes) -> bytes:
-    """Get an option with `value` in the buffer, as reading a source filter needs, and return what came back.
+    """Get an option with `value` in the buffer, as reading a source filter needs, and return the answer.
 
     Raises:
         OSError: The kernel refused.

@@ -41,6 +41,13 @@ RTMGRP_LINK: Final = 0x1
 RTMGRP_IPV4_IFADDR: Final = 0x10
 _PATIENCE: Final = 0.5
 """Seconds in which to read the interfaces while they change."""
+_NO_NETLINK: Final = frozenset(
+    {
+        *(errno.EPERM, errno.EACCES, errno.ENOSYS, errno.EINVAL),
+        *(errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT, errno.EOPNOTSUPP),
+    }
+)
+"""Errnos of sandboxes, and of kernels without rtnetlink."""
 
 
 def interfaces() -> tuple[Interface, ...]:
@@ -162,7 +169,7 @@ def receive_messages(socket: Socket) -> tuple[Message, ...] | None:
 
 
 def drain(socket: Socket, limit: int = 1000) -> bool:
-    """Throw away what is queued, up to `limit` datagrams; tell whether nothing is left.
+    """Empty the queue, up to `limit` datagrams; tell whether nothing is left.
 
     After an overflow the kernel drops everything until the queue was empty (linux net/netlink/af_netlink.c,
     `netlink_rcv_wake`), and says so once.
@@ -184,7 +191,7 @@ def _dump(socket: Socket, request: bytes, answers: list[bytes]) -> bool:
     The kernel has put the answer into the queue when sending returns, and more of it whenever some was read, so that
     nothing here waits (linux net/netlink/af_netlink.c, `netlink_dump`).
     """
-    if not drain(socket):  # What an overflow of an earlier dump left.
+    if not drain(socket):  # The rest of an earlier dump that overflowed.
         return False
     try:
         socket.sendto(request, (KERNEL, 0))
@@ -203,15 +210,6 @@ def _dump(socket: Socket, request: bytes, answers: list[bytes]) -> bool:
 
 
 def _explain_netlink(error: OSError, attempt: str) -> OSError:
-    """Say what rtnetlink is needed for, where it is missing."""
+    """Explain an error; where rtnetlink is missing, say which functions need it."""
     missing = error.errno in _NO_NETLINK
     return explain(error, "netlink", attempt, advice=ADVICE["netlink", errno.EPERM] if missing else None)
-
-
-_NO_NETLINK: Final = frozenset(
-    {
-        *(errno.EPERM, errno.EACCES, errno.ENOSYS, errno.EINVAL),
-        *(errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT, errno.EOPNOTSUPP),
-    }
-)
-"""What sandboxes, and kernels without it, say of rtnetlink."""

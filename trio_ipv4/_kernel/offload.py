@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from trio_ipv4._kernel.system import Socket
 
 MAX_PAYLOAD: Final = 65507
-"""What fits into one UDP datagram: 65,535 less an IP header (20) and a UDP header (8)."""
+"""The longest payload of a UDP datagram: 65,535 less an IP header (20) and a UDP header (8)."""
 MAX_COALESCED: Final = 65535
-"""What the kernel hands over as one is no longer than an IP packet."""
+"""Coalesced datagrams are no longer than an IP packet."""
 _MAX_SEGMENTS: Final = 64
 """UDP_MAX_SEGMENTS (linux/udp.h) of older kernels; 128 since Linux 6.9."""
 REFUSALS: Final = frozenset(
@@ -40,7 +40,7 @@ def is_on(socket: Socket) -> bool:
 
 
 def can_segment(socket: Socket) -> bool:
-    """Tell whether the kernel cuts what this socket sends.
+    """Tell whether the kernel cuts long payloads of this socket.
 
     On an ICMP datagram socket (icmp(7)) it takes the request and ignores it; only there the option can't be read.
     """

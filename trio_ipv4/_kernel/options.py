@@ -1,4 +1,4 @@
-"""Get and set options by name. What the kernel refuses leaves with the same errno and a message that helps."""
+"""Get and set options by name. A refusal keeps its errno, and gets a message that helps."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 
 LACKING: Final = (errno.ENOPROTOOPT, errno.EOPNOTSUPP)
-"""What a kernel, or a sandbox, says that lacks an option."""
+"""Errnos of a kernel, or a sandbox, that lacks an option."""
 _DROPS: Final = 8
 """SK_MEMINFO_DROPS, linux/sock_diag.h."""
 
 
 def set_buffer_size(socket: Socket, name: str, size: int) -> int:
-    """Set the size of a buffer in octets, and return what the kernel granted of it."""
+    """Set the size of a buffer in octets, and return the size that the kernel granted."""
     set_integer(socket, name, size)
     got = get_integer(socket, name)
     return got // 2 if socket.system.platform.option(name).layout is Layout.DOUBLED else got
@@ -59,7 +59,7 @@ def find_integer(socket: Socket, name: str) -> int | None:
 
 
 def set_bytes(socket: Socket, name: str, value: bytes) -> None:
-    """Set an option whose value is a structure. The error is the kernel's own: the caller knows what was attempted."""
+    """Set an option whose value is a structure. The error is the kernel's own: the caller knows the attempt."""
     option = socket.system.platform.option(name)
     socket.setsockopt(option.level, option.name, value)
 
@@ -99,7 +99,7 @@ def set_multicast_interface(socket: Socket, index: int, address: bytes) -> None:
 
 
 def get_multicast_interface_address(socket: Socket) -> bytes:
-    """Return what the kernel tells of IP_MULTICAST_IF: an address, 0.0.0.0 after setting by index alone."""
+    """Return the kernel's answer for IP_MULTICAST_IF: an address, 0.0.0.0 after setting by index alone."""
     return get_bytes(socket, "IP_MULTICAST_IF", 4)
 
 

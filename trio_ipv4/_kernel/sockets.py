@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from ipaddress import IPv4Address
 
+    from trio_ipv4._errors import Topic
     from trio_ipv4._kernel.system import Socket, System
 
 _MAX_DISCARDED: Final = 1000
@@ -45,12 +46,11 @@ def open_socket(
     Raises:
         OSError: The kernel refused; nothing is left open.
     """
-    kind_name = "raw" if kind == SOCK_RAW else "udp"
     what = f"a raw socket for protocol {protocol}" if kind == SOCK_RAW else "a UDP socket"
     try:
         socket = system.socket(AF_INET, kind, protocol)
     except OSError as error:
-        raise explain(error, f"make {kind_name}", f"make {what}") from None
+        raise explain(error, "make raw" if kind == SOCK_RAW else "make udp", f"make {what}") from None
     try:
         for name, value in settings:
             _set(socket, name, value)
@@ -77,8 +77,8 @@ def _set(socket: Socket, name: str, value: int) -> None:
             raise
 
 
-def _bind_topic(socket: Socket, port: int, error: OSError, *, share_port: bool, is_raw: bool) -> str:
-    """Return the part of `ADVICE` that applies to what was passed."""
+def _bind_topic(socket: Socket, port: int, error: OSError, *, share_port: bool, is_raw: bool) -> Topic:
+    """Return the topic of `ADVICE` for the arguments."""
     if error.errno == errno.EACCES:
         lowest = socket.system.sysctl("net.ipv4.ip_unprivileged_port_start") or "1024"
         return "bind low" if 0 < port < int(lowest) else "bind"

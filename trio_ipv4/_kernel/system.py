@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class System(Protocol):
-    """A host: what makes sockets, and what can be asked without one."""
+    """A host: it makes sockets, and answers a few questions without one."""
 
     # How this system spells things.
     @property
@@ -67,7 +67,7 @@ class Socket(Protocol):
     def getpeername(self) -> Any: ...
     def setsockopt(self, level: int, name: int, value: bytes, /) -> None: ...
 
-    # Get an option into a buffer that holds `value`, and return what came back (getsockopt(2)).
+    # Get an option into a buffer that holds `value`, and return the answer (getsockopt(2)).
     def getsockopt(self, level: int, name: int, value: bytes, /) -> bytes: ...
 
     # Ask about an interface by a `struct ifreq`, and list names and addresses by an array of them (netdevice(7)).
@@ -84,11 +84,11 @@ class Socket(Protocol):
     # Whether it was shut down for receiving: it is readable for ever then, and empty (poll(2): POLLRDHUP).
     def is_shut_down(self) -> bool: ...
 
-    # What receives and sends many datagrams in one call (recvmmsg(2), sendmmsg(2)), with buffers of its own.
+    # Parts that receive and send many datagrams in one call (recvmmsg(2), sendmmsg(2)), with buffers of their own.
     def receiver(self) -> Receiver: ...
     def sender(self) -> Sender: ...
     def close(self) -> None: ...
 
 
 CURRENT: Final[contextvars.ContextVar[System]] = contextvars.ContextVar("system")
-"""The system that a program is on; `native.current_system()` reads it, and knows what it is by default."""
+"""The system that a program is on; `native.current_system()` reads it, and knows the default."""

@@ -59,7 +59,7 @@ class RawInstruction:
 
 
 def to_program(instructions: Iterable[RawInstruction]) -> tuple[RawInstruction, ...]:
-    """Convert to a program that the kernel has no plain reason to refuse; it answers only EINVAL, this says why.
+    """Check a program as the kernel would. The kernel reports only EINVAL; this says which instruction and why.
 
     The kernel checks more: unknown opcodes, division by a constant zero, scratch slots (net/core/filter.c,
     `bpf_check_classic`). What it accepts passes here.

@@ -1,4 +1,4 @@
-"""What goes beside a datagram: control messages, as received and as requests (recvmsg(2), ip(7), cmsg(3)).
+"""Control messages, as received and as requests (recvmsg(2), ip(7), cmsg(3)).
 
 A fact stands here three times: as a flag of `ControlFlags`, as a field of `ControlMessage`, and as a row of `FACTS`,
 which ties these to the platform's names. `facts.py` says what a row is.
@@ -59,7 +59,7 @@ class ControlFlags(enum.IntFlag, boundary=enum.STRICT):
 
 
 DEFAULT_FLAGS: Final = ControlFlags.DST | ControlFlags.INTERFACE
-"""What `Datagram.reply` needs."""
+"""The facts that `Datagram.reply` needs."""
 
 
 @final

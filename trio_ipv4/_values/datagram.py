@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 
 @final
-@attrs.frozen(init=False, weakref_slot=False)  # Without that slot, `received` can lay out an equal object.
+@attrs.frozen(init=False, weakref_slot=False)  # Without that slot, `make_datagram` can lay out an equal object.
 class Datagram:
     """A payload, whom it came from or goes to, and its control message.
 
     Args:
-        payload: What is inside UDP; inside IP on a raw socket, and on an ICMP one (icmp(7)).
-        peer: `(address, port)`: the source of what was received, the destination of what is sent. Over raw IP the port
+        payload: The payload of UDP; on a raw socket, and on an ICMP one (icmp(7)), of IP.
+        peer: `(address, port)`: the source when received, the destination when sent. Over raw IP the port
             is 0.
         control: Facts when received, requests when sent; empty by default, never `None`.
         truncated: Whether the datagram was longer than the caller's `max_bytes`, so that its end is lost.
@@ -87,7 +87,7 @@ _set_payload, _set_peer, _set_control, _set_truncated = (
 class _ReceivedDatagram:
     """A datagram in the making: `_ReceivedDatagram(...)` returns a `Datagram`, in a third of the time.
 
-    The receive path has nothing to convert and nothing to validate: it hands over what the kernel said. A frozen class
+    The receive path has nothing to convert and nothing to validate: it hands over the kernel's answer. A frozen class
     stores each field through `object.__setattr__`; this one stores directly, and then becomes the frozen class, which
     Python allows between classes with the same slots. With a Python function call for each datagram instead, a batch
     would cost half as much again.
@@ -103,8 +103,8 @@ class _ReceivedDatagram:
         self.__class__ = Datagram  # type: ignore[assignment]  # noqa: PLE0237
 
 
-received: Callable[..., Datagram] = _ReceivedDatagram  # type: ignore[assignment]
-"""Make a `Datagram` of what the kernel handed over, without conversion and validation."""
+make_datagram: Callable[..., Datagram] = _ReceivedDatagram  # type: ignore[assignment]
+"""Make a received `Datagram`, without conversion and validation."""
 
 
 @final
@@ -116,7 +116,7 @@ class RawDatagram:
         header: Whom it came from and goes to, and the rest of RFC 791. When sending, Linux fills in the total length
             and the checksum always, the source where it is 0.0.0.0, and the identification where it is 0 and
             fragmenting is allowed (raw(7)).
-        payload: What follows the header.
+        payload: The octets after the header.
         control: Facts when received; requests when sent, of which raw sockets obey `src` and `ifindex`.
         truncated: Whether the payload was longer than the caller's `max_bytes`, so that its end is lost.
     """

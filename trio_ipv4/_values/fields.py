@@ -1,4 +1,4 @@
-"""Converters that every value shares: what comes out is valid, or the message names field, range and value.
+"""Converters that every value shares. The result is valid, or the message names field, range and value.
 
 attrs' stock validators let `True` pass for an int, and `IPv4Address(True)` is 0.0.0.1: the converters here refuse both.
 They are called from written-out `__init__` methods, since no type checker but one can see through attrs' converters
@@ -75,7 +75,7 @@ def to_integer(value: object, name: str, lowest: int, highest: int) -> int:
         raise TypeError(f"{name} must be an integer from {lowest} to {highest}, got {value!r}")
     else:
         try:
-            number = operator.index(value)  # type: ignore[arg-type]  # It raises TypeError for what has no index.
+            number = operator.index(value)  # type: ignore[arg-type]  # It raises TypeError for values without an index.
         except TypeError:
             raise TypeError(f"{name} must be an integer from {lowest} to {highest}, got {value!r}") from None
     if not lowest <= number <= highest:

@@ -1,22 +1,20 @@
-"""What to join."""
+"""A request to join a group."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, final
 
 import attrs
 
 from trio_ipv4._values.fields import to_group
 from trio_ipv4._values.interface import to_ifindex
-from trio_ipv4._values.source_filter import SourceFilter, to_sources
+from trio_ipv4._values.source_filter import ANY, SourceFilter, to_sources
 
 if TYPE_CHECKING:
     from ipaddress import IPv4Address
 
     from trio_ipv4._values.fields import AddressLike
     from trio_ipv4._values.interface import Interface
-
-_ANY: Final = SourceFilter.any()
 
 
 @final
@@ -39,7 +37,7 @@ class GroupReq:
     group: IPv4Address
     sources: SourceFilter
 
-    def __init__(self, interface: Interface | int | None, group: AddressLike, *, sources: SourceFilter = _ANY) -> None:
+    def __init__(self, interface: Interface | int | None, group: AddressLike, *, sources: SourceFilter = ANY) -> None:
         self.__attrs_init__(  # pyright: ignore[reportAttributeAccessIssue]
             to_ifindex(interface, "interface"), to_group(group, "group"), to_sources(sources)
         )

@@ -1,4 +1,4 @@
-"""Network interfaces as values: what the kernel said of one, at one moment."""
+"""Network interfaces as values: the state of one, at one moment."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class Interface:
 
 
 class InterfaceChangeKind(enum.Enum):
-    """What happened to an interface."""
+    """The kinds of change of an interface."""
 
     ADDED = "added"
     CHANGED = "changed"

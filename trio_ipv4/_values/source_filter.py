@@ -133,6 +133,8 @@ def _checked(mode: FilterMode, sources: frozenset[IPv4Address]) -> SourceFilter:
     return made
 
 
+ANY: Final = SourceFilter.any()
+NONE: Final = SourceFilter.none()
 NEVER: Final = ipaddress.IPv4Address("255.255.255.255")
 """A source that no datagram has (RFC 1122 section 3.2.1.3; Linux drops it as a martian)."""
 INCLUDE_NEVER: Final = _checked(FilterMode.INCLUDE, frozenset({NEVER}))

@@ -117,7 +117,7 @@ class _Headers:
             repeated(self._vector, count).pack_into(memory, self._vectors, *vectors)
         memory[self._names : self._names + count * structs.SOCKADDR_IN_SIZE] = b"".join(names)
         sent, refused = self._send(descriptor, count)
-        # The kernel has read them: let go of what may be megabytes.
+        # The kernel has read them, and they may be megabytes: let go.
         self._pointer.value = None
         del apart
         return sent, refused
@@ -130,7 +130,7 @@ class _Headers:
         return sent, None
 
     def _lay_out_controls(self, controls: Sequence[bytes]) -> object:
-        """Lay out the headers with their control messages; return what must live until the kernel has read them."""
+        """Lay out the headers with their control messages; return what has to live until the kernel has read them."""
         first = controls[0]
         if controls.count(first) == len(controls) and len(first) <= MAX_REQUEST:
             # All headers can point to the same octets.

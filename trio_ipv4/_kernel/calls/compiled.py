@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Extension(Protocol):
-    """What `_mmsg` offers; see there."""
+    """The functions of `_mmsg`; see there."""
 
     def receive(self, descriptor: int, memory: mmap.mmap, limit: int, control_size: int, /) -> int: ...
     def values(self, memory: mmap.mmap, count: int, recipe: Recipe, /) -> list[Any] | None: ...

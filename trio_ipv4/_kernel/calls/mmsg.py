@@ -1,4 +1,4 @@
-"""The buffers of recvmmsg(2), and what both ways to call it share.
+"""The buffers of recvmmsg(2), which both ways to call it share.
 
 The buffers are made once and reused. Payloads, names and control messages are copied out before they are handed out,
 so nothing aliases the buffers. They are anonymous memory: pages that no datagram touched cost nothing. They are
@@ -130,10 +130,10 @@ class Slots:
             for i in range(count)
         )
         self.memory[: len(self.template)] = self.template
-        # Of each header only what the kernel wrote: the control messages' length, the flags, the payload's length.
-        self._result: Final = platform.prefix + ("40xQi4xI4x" if platform.word == 8 else "20xIiI")
+        # The fields that the kernel writes: the control messages' length, the flags, the payload's length.
+        self._result: Final = structs.mmsghdr_result_format(platform)
         self._last: tuple[bytes, Received, struct.Struct] | None = None
-        """What a full batch left in memory before the payloads, what was made of it, and what cuts its payloads."""
+        """Of the last full batch: the memory before the payloads, its columns, and the cutter of its payloads."""
 
     def bound(self, limit: int, max_bytes: int) -> None:
         """Let the first `limit` slots take up to `max_bytes` octets of payload each."""
@@ -148,7 +148,7 @@ class Slots:
         self._bounded = limit, max_bytes
 
     def columns(self, count: int) -> Received:
-        """Copy out what is in the first slots."""
+        """Copy out the first slots."""
         if count == self.count and self._last is not None:
             # Most full batches differ from the one before in nothing but the payloads: one comparison shows it.
             facts, last, cutter = self._last
@@ -204,7 +204,7 @@ def private_memory(size: int) -> mmap.mmap:
 
 
 def _cutter(length: int, stride: int, count: int) -> struct.Struct:
-    """Return what copies out the beginning of each of `count` slots: the fastest way that Python has."""
+    """Return a format that copies out the beginning of each of `count` slots: the fastest way that Python has."""
     return repeated(f"={length}s{stride - length}x", count)
 
 

@@ -89,6 +89,7 @@ SEND: Final = (
     Contestant(GO, "Go, WriteBatch, control message marshalled", "Go", "batch", batches=True),
     Contestant("go-single", "Go, WriteTo with control message", "Go", "single"),
     _python("ours-batch", "trio_ipv4, send_batch of new values", needs=OURS, batches=True),
+    _python("ours-batch-to", "trio_ipv4, send_batch_to", needs=(*OURS, "PacketConn.send_batch_to"), batches=True),
     _python("ours-batch-same", "trio_ipv4, send_batch of one value", needs=OURS, batches=True),
     _python("ours-batch-same-pure", f"trio_ipv4, send_batch of one value, {PURE}", needs=LIBRARY, batches=True),
     _python("ours-gro-batch", "trio_ipv4, send_segmented", needs=GRO, batches=True, offload=True),

@@ -44,7 +44,8 @@ OPTIONS = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--assert=pla
 TESTS = {
     "_conn/holds.py": ["tests/conn/test_holds.py"],
     "_conn/ledger.py": [
-        *(f"tests/conn/test_{name}.py" for name in ("survivors", "membership", "silent_mistakes", "traps"))
+        "tests/kernel/test_interface_names.py",
+        *(f"tests/conn/test_{name}.py" for name in ("survivors", "membership", "silent_mistakes", "traps")),
     ],
     "_abi/*.py": ["tests/abi", "tests/values/test_control.py"],
     "_codec/*.py": ["tests/codec/test_{}.py"],

@@ -156,6 +156,8 @@ async def ours_send(trio_ipv4, name, conn, count, limit, payload, endpoint):
     for many in chunks(count, limit) if "-batch" in name else ():
         if name == "ours-batch":
             await conn.send_batch([trio_ipv4.Datagram(payload, endpoint, control=request) for _ in range(many)])
+        elif name == "ours-batch-to":
+            await conn.send_batch_to([payload] * many, endpoint, control=request)
         elif name == "ours-batch-same":
             await conn.send_batch([datagram] * many)
         else:

@@ -43,7 +43,7 @@ class Conn:
         self._trio_socket = trio_socket
         self._closed = False
 
-    tos = IntegerOption(
+    tos: IntegerOption = IntegerOption(
         "IP_TOS",
         0,
         255,
@@ -54,7 +54,7 @@ class Conn:
             ValueError: Out of range; the kernel alone would mask it.
         """,
     )
-    ttl = IntegerOption(
+    ttl: IntegerOption = IntegerOption(
         "IP_TTL",
         1,
         255,

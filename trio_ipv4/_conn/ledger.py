@@ -64,10 +64,10 @@ class Entry:
     __slots__ = ("has", "holds", "key", "seen")
 
     def __init__(self, key: Key) -> None:
-        self.key: Final = key
-        self.holds: Final = Holds()
-        self.has = NONE
-        self.seen = 0  # When it was surely alive: see `Liveness`.
+        self.key: Final[Key] = key
+        self.holds: Final[Holds] = Holds()
+        self.has: SourceFilter = NONE
+        self.seen: int = 0  # When it was surely alive: see `Liveness`.
 
     @property
     def is_member(self) -> bool:

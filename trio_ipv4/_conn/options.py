@@ -40,7 +40,7 @@ class SocketOptions(OwnedConn):
     _outbox: Outbox
     _bpf: ProgramHolder
 
-    multicast_ttl = IntegerOption(
+    multicast_ttl: IntegerOption = IntegerOption(
         "IP_MULTICAST_TTL",
         0,
         255,
@@ -50,14 +50,14 @@ class SocketOptions(OwnedConn):
         interface and hears the sender there; otherwise Linux sends it to the link.
         """,
     )
-    multicast_loopback = BoolOption(
+    multicast_loopback: BoolOption = BoolOption(
         "IP_MULTICAST_LOOP",
         """Whether members on this host hear this socket, on the same interface (IP_MULTICAST_LOOP).
 
         Default `True`. It is the sender's option, on Unix. On a loopback interface datagrams come back in any case.
         """,
     )
-    multicast_all = BoolOption(
+    multicast_all: BoolOption = BoolOption(
         "IP_MULTICAST_ALL",
         """Whether groups that other sockets of this host joined are heard too (IP_MULTICAST_ALL, Linux).
 

@@ -138,8 +138,10 @@ def sanitize(session: nox.Session) -> None:
         "ASAN_OPTIONS": "detect_leaks=0",  # Python itself keeps much until the end.
         "PYTHONMALLOC": "malloc",  # Python's own allocator would hide what is behind an object's end.
     }
-    conn = ("receive_send", "offload", "turns", "packet_conn")
-    modules = ("kernel", *(f"conn/test_{name}.py" for name in conn))
+    modules = [
+        *(f"kernel/test_{name}.py" for name in ("batch", "compiled", "lookup", "options", "shared_memory")),
+        *(f"conn/test_{name}.py" for name in ("receive_send", "offload", "turns", "packet_conn")),
+    ]
     # Not `python -m pytest`, which would import the checkout.
     run_tests(session, "pytest", *(f"tests/{module}" for module in modules), env=env)
 

@@ -317,6 +317,7 @@ KNOWN = {
     *vars(typing), *dir(__builtins__), *__builtins__, "Callable", "Awaitable", "Iterable", "Sequence", "Mapping",
     "Collection", "Self", "Final", "TracebackType", "ValueT", "SocketType", "SocketStream", "TaskStatus", "Nursery",
     "lowlevel", "socket", "abc", "KeyT", "MadeT",
+    "IntegerOption", "BoolOption",  # Rows of options. Those who use them see an int and a bool.
 }  # fmt: skip
 
 

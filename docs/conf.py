@@ -45,8 +45,15 @@ SPELLINGS = {
 }
 
 
+# A row of options shows its value's type: those who use it see an int or a bool.
+for owner in {owner for conn in (trio_ipv4.PacketConn, trio_ipv4.RawConn) for owner in conn.__mro__}:
+    for name, row in vars(owner).items():
+        if (kind := {"IntegerOption": "int", "BoolOption": "bool"}.get(type(row).__name__)) is not None:
+            owner.__annotations__[name] = kind
+
+
 def setup(app: Sphinx) -> None:
-    """Connect what is below."""
+    """Connect the functions below."""
     app.connect("autodoc-process-signature", spell_out)
     app.connect("env-check-consistency", check_that_every_name_is_documented)
 

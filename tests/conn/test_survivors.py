@@ -14,10 +14,11 @@ import pytest
 import trio
 
 from support.links import bridge, ip
-from support.systems import lacking, on_platform
+from support.systems import Counted, lacking, on, on_platform
 from trio_ipv4 import MembershipWarning, SourceFilter, UnsupportedError, open_udp
 from trio_ipv4._conn.ledger import Ledger
 from trio_ipv4._kernel import groups, lookup
+from trio_ipv4._kernel.native import NativeSystem
 from trio_ipv4.testing import igmp_groups, source_filters
 
 if TYPE_CHECKING:
@@ -320,3 +321,77 @@ async def test_what_is_called_from_outside_is_protected_from_interrupts(
         EXPLICIT[operation](conn)
     assert protected
     assert all(protected)
+
+
+async def test_a_join_by_route_from_any_source_is_one_call(links: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[int] = []
+    set_option = socket.socket.setsockopt
+
+    def spy(self: socket.socket, level: int, option: int, *value: Any) -> None:
+        written.append(option)
+        set_option(self, level, option, *value)
+
+    async with open_udp() as conn:
+        monkeypatch.setattr(socket.socket, "setsockopt", spy)
+        conn.join_group(None, GROUP)
+        assert written == [MCAST_JOIN_GROUP]
+
+
+async def test_one_refused_repair_is_told_by_itself_and_several_are_counted(
+    links: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_udp() as conn, conn.joined("en0", GROUP), conn.joined("en1", GROUP):
+        ip("link delete en0", *bridge("new0", 10))
+        monkeypatch.setattr(groups, "join_group", refusing(errno.ENOBUFS))
+        with pytest.raises(OSError, match="not this one") as one:
+            conn.repair_memberships()
+        assert "not repaired" not in str(one.value)
+        ip("link delete en1", *bridge("new1", 11))
+        async with conn.joined("new1", OTHER, sources=SourceFilter.include(A)):
+            ip("link delete new0", "link delete new1", *bridge("newer0", 10), *bridge("newer1", 11))
+            monkeypatch.setattr(groups, "join_source_group", refusing(errno.ENOMEM))
+            with pytest.raises(OSError, match=r"memberships are not repaired: .*; "):
+                conn.repair_memberships()
+            monkeypatch.undo()
+
+
+async def test_a_narrower_filter_that_is_refused_is_an_error_as_long_as_the_socket_is_no_wider_than_asked(
+    links: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both = SourceFilter.include(A, "198.18.0.8")
+    async with open_udp() as conn, conn.joined("en0", GROUP, sources=SourceFilter.include(A)):
+        membership = await conn.joined("en0", GROUP, sources=both).__aenter__()
+        with monkeypatch.context() as patch:
+            patch.setattr(groups, "set_filter", refusing(errno.EPERM))
+            with pytest.raises(OSError, match="not this one"):
+                membership.set_sources(SourceFilter.include(A))
+        assert membership.sources == both
+        await membership.__aexit__(None, None, None)
+
+
+async def test_a_refused_leave_is_an_error_beside_a_scope_that_hears_nobody(
+    links: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_udp() as conn, conn.joined("en0", GROUP, sources=SourceFilter.none()):
+        scope = conn.joined("en0", GROUP)
+        await scope.__aenter__()
+        with monkeypatch.context() as patch:
+            patch.setattr(groups, "leave_group", refusing(errno.EPERM))
+            with pytest.raises(OSError, match="not this one"):
+                await scope.__aexit__(None, None, None)
+
+
+async def test_only_the_same_group_is_named_where_the_socket_is_a_member(links: None) -> None:
+    lower, higher = IPv4Address("239.1.2.2"), IPv4Address("239.1.2.4")
+    async with open_udp() as conn, conn.joined("en0", GROUP), conn.joined("lo", lower), conn.joined("lo", higher):
+        with pytest.raises(OSError, match=r"only on en0 \(interface index 10\)\)$"):
+            conn.source_filter("en1", IPv4Address("239.1.2.3"))
+
+
+async def test_the_kernels_table_is_not_read_for_what_was_joined_just_now(links: None) -> None:
+    with on(counted := Counted(NativeSystem())):
+        conn = open_udp()
+    async with conn, conn.joined("en0", GROUP), conn.joined("en0", GROUP):  # From here on deletions are watched.
+        counted.calls.clear()
+        async with conn.joined("en1", GROUP), conn.joined("en1", GROUP):
+            assert "igmp_table" not in counted.calls

@@ -182,3 +182,8 @@ def test_an_absent_source_is_none_and_never_the_unspecified_address() -> None:
     assert fields.to_source("192.0.2.1", "src") == IPv4Address("192.0.2.1")
     with pytest.raises(ValueError, match=r"src must not be 0\.0\.0\.0"):
         fields.to_source("0.0.0.0", "src")
+
+
+def test_a_long_string_for_octets_is_shown_by_its_beginning() -> None:
+    with pytest.raises(TypeError, match=r"encode it, 'abcdefghijklmnopqrst'\.encode\(\)$"):
+        fields.to_octets("abcdefghijklmnopqrstuvwxyz", "payload")

@@ -379,12 +379,13 @@ class Ledger:
 
 
 def _call(socket: Socket, key: Key, call: Call, wanted: SourceFilter) -> None:
-    if call.verb is Verb.JOIN:
-        groups.join_group(socket, *key)
-    elif call.verb is Verb.JOIN_SOURCE:
-        (source,) = call.after.sources
-        groups.join_source_group(socket, *key, source, wanted)
-    elif call.verb is Verb.SET:
-        groups.set_filter(socket, *key, call.after)
-    else:
-        groups.leave_group(socket, *key)
+    match call.verb:
+        case Verb.JOIN:
+            groups.join_group(socket, *key)
+        case Verb.JOIN_SOURCE:
+            (source,) = call.after.sources
+            groups.join_source_group(socket, *key, source, wanted)
+        case Verb.SET:
+            groups.set_filter(socket, *key, call.after)
+        case Verb.LEAVE:
+            groups.leave_group(socket, *key)

@@ -43,7 +43,7 @@ class Datagram:
         _set_payload(self, payload if type(payload) is bytes else to_octets(payload, "payload"))
         _set_peer(self, to_endpoint(peer, "peer"))
         _set_control(self, control)
-        _set_truncated(self, to_bool(truncated, "truncated"))
+        _set_truncated(self, truncated if truncated is False else to_bool(truncated, "truncated"))
 
     def reply(self, payload: bytes, *, tos: int | None = None) -> Datagram:
         """Return the answer to a received datagram: to its sender, from the address that was asked.

@@ -1,4 +1,4 @@
-"""Helpers for people who test multicast code: private networks, what the kernel says of memberships, and faults.
+"""Helpers for people who test multicast code: private networks, the kernel's tables of memberships, and faults.
 
 Linux only, and every network is made here: nothing is ever sent on, or joined on, the machine's own interfaces.
 """
@@ -7,8 +7,8 @@ Linux only, and every network is made here: nothing is ever sent on, or joined o
 #
 #   __main__, _command     `python -m trio_ipv4.testing COMMAND`: root of a private user and network namespace
 #   _lab                    hosts, bridges, addresses: open_lab
-#   _multicast_router       what makes the lab's router forward groups
-#   _systems                what makes the library's sockets on a host
+#   _multicast_router       the forwarding of groups on the lab's router
+#   _systems                where the library's sockets on a host are made
 #   _faults                 cancel_at_each_checkpoint
 #   _namespaces             network namespaces without names: unshare, setns, and the way back
 #   _tables                 /proc/net/igmp and /proc/net/mcfilter

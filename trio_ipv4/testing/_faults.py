@@ -31,13 +31,13 @@ async def cancel_at_each_checkpoint(
 
     Args:
         scenario: An asynchronous function; it has to do the same each time.
-        after_each: What to check when a run has ended, uncancelled; what it raises, this raises.
+        after_each: A check after each run, which is not cancelled. Its exceptions are raised.
 
     Returns:
         The number of runs.
 
     Raises:
-        Exception: What the scenario raises, in whatever run.
+        Exception: Any exception of the scenario, in any run.
         RuntimeError: The scenario has no end: 100,000 runs were not enough.
     """
     for moment in range(_MOST):

@@ -68,7 +68,7 @@ def open_lab(
 
     Link `i` is a bridge, `lab.bridge(i)`, that snoops and queries IGMPv3; the port to host `a` on link 0 is called
     `a-0`. As every Linux bridge it floods all groups to all hosts for the first 10 seconds (one query response
-    interval), and forwards them only to members from then on. What it has learned can be seen at once:
+    interval), and forwards them only to members from then on. Its table can be seen at once:
     `bridge mdb show dev br0` in `lab.switch`. A leave counts at once, without a last query, since a port has one host.
 
     Works as root, or under `python -m trio_ipv4.testing COMMAND ...`; Linux. Takes some tens of milliseconds, in which
@@ -242,7 +242,7 @@ class Host:
 
         Raises:
             FileNotFoundError: ip(8) is missing.
-            subprocess.CalledProcessError: It failed; the message holds what it said.
+            subprocess.CalledProcessError: It failed; the message holds its output.
             trio.ClosedResourceError: The lab has ended.
         """
         return self.call(_run_ip, arguments)
@@ -272,7 +272,7 @@ class Host:
 
 @final
 class ProgramError(subprocess.CalledProcessError):
-    """A `CalledProcessError` whose message holds what the program said."""
+    """A `CalledProcessError` whose message holds the program's output."""
 
     def __str__(self) -> str:
         return f"{super().__str__()} {str(self.stderr).strip()}"

@@ -1,4 +1,4 @@
-"""What makes the lab's router forward multicast: the kernel does it, this answers where to.
+"""Let the lab's router forward multicast: the kernel does it, and asks here for the way.
 
 Linux forwards a group only by entries (source, group, interface it comes from) that a daemon gave it, through a raw
 IGMP socket (linux/mroute.h; the interface that mrouted has used since 4.3BSD). For a datagram without an entry the
@@ -47,7 +47,7 @@ def igmp_socket() -> socket.socket:
 def forward_multicast(igmp: socket.socket, ifindexes: Sequence[int]) -> Iterator[None]:
     """Forward every group that arrives on one of these interfaces to all others, while the block runs.
 
-    The way in of a source is the interface where it was first heard; what comes from elsewhere in its name is dropped.
+    The way in of a source is the interface where it was first heard. Its packets from elsewhere are dropped.
 
     Raises:
         OSError: The kernel refused; ENOPROTOOPT: it can't route multicast.

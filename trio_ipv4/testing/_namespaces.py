@@ -43,7 +43,7 @@ UNPRIVILEGED: Final = "run as root, or under `python -m trio_ipv4.testing COMMAN
 def private_network() -> Iterator[None]:
     """Put the calling thread in a fresh network namespace with its loopback up, and back at the end.
 
-    What the thread makes meanwhile, sockets and processes, belongs to the private network, sockets for good. So do
+    Sockets and processes that the thread makes meanwhile belong to the private network, sockets for good. So do
     threads that it starts (clone(2)): a worker thread of trio's pool that was started inside *stays* there, and may
     serve the same process after the block. Meant for tests, one event loop each. The block must end in the thread in
     which it began. Linux; needs CAP_SYS_ADMIN, or `python -m trio_ipv4.testing COMMAND ...`.

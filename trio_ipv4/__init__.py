@@ -24,8 +24,10 @@ from trio_ipv4._conn.traffic import Batches as Batches
 from trio_ipv4._errors import CappedBufferWarning as CappedBufferWarning
 from trio_ipv4._errors import DeafMembershipWarning as DeafMembershipWarning
 from trio_ipv4._errors import MembershipWarning as MembershipWarning
+from trio_ipv4._errors import NoInterfaceWarning as NoInterfaceWarning
 from trio_ipv4._errors import ParseError as ParseError
 from trio_ipv4._errors import PartialSendError as PartialSendError
+from trio_ipv4._errors import RefusedInterfaceWarning as RefusedInterfaceWarning
 from trio_ipv4._errors import SourceSpecificRangeWarning as SourceSpecificRangeWarning
 from trio_ipv4._errors import UnsupportedError as UnsupportedError
 from trio_ipv4._follow import follow_group as follow_group
@@ -33,8 +35,11 @@ from trio_ipv4._kernel.netlink import interface_by_index as interface_by_index
 from trio_ipv4._kernel.netlink import interface_by_name as interface_by_name
 from trio_ipv4._kernel.netlink import interfaces as interfaces
 from trio_ipv4._matching import InterfacePredicate as InterfacePredicate
+from trio_ipv4._matching import RefusalHandler as RefusalHandler
+from trio_ipv4._serve import Closable as Closable
 from trio_ipv4._serve import InterfaceHandler as InterfaceHandler
 from trio_ipv4._serve import serve_group as serve_group
+from trio_ipv4._serve import serve_interfaces as serve_interfaces
 from trio_ipv4._values.bpf import RawInstruction as RawInstruction
 from trio_ipv4._values.bpf import parse_bpf as parse_bpf
 from trio_ipv4._values.checksum import internet_checksum as internet_checksum
@@ -64,6 +69,7 @@ __all__ = [
     "AddressLike",
     "Batches",
     "CappedBufferWarning",
+    "Closable",
     "Conn",
     "ControlFlags",
     "ControlMessage",
@@ -87,12 +93,15 @@ __all__ = [
     "InterfaceWatch",
     "Membership",
     "MembershipWarning",
+    "NoInterfaceWarning",
     "PacketConn",
     "ParseError",
     "PartialSendError",
     "RawConn",
     "RawDatagram",
     "RawInstruction",
+    "RefusalHandler",
+    "RefusedInterfaceWarning",
     "SourceFilter",
     "SourceSpecificRangeWarning",
     "UnsupportedError",
@@ -106,5 +115,6 @@ __all__ = [
     "open_udp",
     "parse_bpf",
     "serve_group",
+    "serve_interfaces",
     "watch_interfaces",
 ]

@@ -101,6 +101,17 @@ class MembershipWarning(RuntimeWarning):
     """
 
 
+class RefusedInterfaceWarning(RuntimeWarning):
+    """Warns of an interface on which `follow_group`, `serve_group` or `serve_interfaces` was refused.
+
+    The others go on, and this one is tried again whenever an interface changes.
+    """
+
+
+class NoInterfaceWarning(UserWarning):
+    """Warns that no interface matches when `follow_group`, `serve_group` or `serve_interfaces` starts."""
+
+
 Topic: TypeAlias = Literal[
     "make udp",
     "make raw",

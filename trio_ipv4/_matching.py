@@ -1,37 +1,47 @@
-"""Which interfaces match a predicate, as they come and go: the basis of follow_group and serve_group.
-
-The kernel throws messages away when its buffer overflows. Then an interface that was deleted and re-created meanwhile
-may look as before. So after an overflow each membership is looked at: one that is dead is a step, too.
-"""
+"""Which interfaces match a predicate, as they come and go: the basis of follow_group, serve_group, serve_interfaces."""
 
 from __future__ import annotations
 
+import errno
 import inspect
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias, final
 
 import trio
 
-from trio_ipv4._kernel import groups
+from trio_ipv4._conn.warn import warn
+from trio_ipv4._errors import NoInterfaceWarning, RefusedInterfaceWarning
 from trio_ipv4._values.interface import IPV4_MIN_MTU, InterfaceChangeKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from ipaddress import IPv4Address
 
-    from trio_ipv4._conn.memberships import Memberships
+    from trio_ipv4._conn.monitor import Feed
     from trio_ipv4._values.interface import Interface, InterfaceChange
-    from trio_ipv4._watch import Feed
 
 InterfacePredicate: TypeAlias = "Callable[[Interface], bool]"
+RefusalHandler: TypeAlias = "Callable[[Interface, OSError], object]"
+
+_VANISHED: Final = (errno.ENODEV, errno.ENXIO, errno.EADDRNOTAVAIL)
+"""Errnos for an index without an interface: of a join, of SO_BINDTOIFINDEX, and of IP_MULTICAST_IF."""
 
 
-def is_up_and_multicast(interface: Interface) -> bool:
-    """Tell whether an interface is set up and supports multicast: the default predicate."""
-    return interface.is_up and interface.is_multicast
+def can_hear_multicast(interface: Interface) -> bool:
+    """Tell whether an interface is set up, supports multicast, and is no port of a bridge, bond or team.
+
+    This is the default predicate.
+    """
+    return interface.is_up and interface.is_multicast and not interface.is_port
+
+
+@trio.lowlevel.disable_ki_protection
+def warn_of_refusal(interface: Interface, error: OSError) -> None:
+    """Warn that an interface refused (`RefusedInterfaceWarning`): the default."""
+    reason = error.strerror or str(error)
+    warn(f"left out {interface.name} until something changes: {reason}", RefusedInterfaceWarning)
 
 
 class Step(NamedTuple):
-    """Stop on interface `went`, start on `came`. Both are set when an interface was re-created."""
+    """Stop on interface `went`, start on `came`. Both are set when an interface was renumbered."""
 
     went: int | None
     came: Interface | None
@@ -39,42 +49,81 @@ class Step(NamedTuple):
 
 @final
 class Matching:
-    """Which interfaces match, as steps."""
+    """Which interfaces match, as steps.
 
-    def __init__(
-        self,
-        feed: Feed,
-        where: InterfacePredicate,
-        is_deaf: Callable[[int, groups.InterfaceGroups | None], bool],
-    ) -> None:
+    Args:
+        feed: The changes of the interfaces.
+        where: The predicate.
+        by_address: Whether an interface whose addresses change is another one.
+    """
+
+    def __init__(self, feed: Feed, where: InterfacePredicate, *, by_address: bool = False) -> None:
         self._feed: Final = feed
         self._where: Final = where
-        self._is_deaf: Final = is_deaf
+        self._by_address: Final = by_address
         self._matching: Final[dict[int, Interface]] = {}
-        self._resyncs = feed.resyncs
+        self._others: Final[dict[int, str]] = {}
 
     async def receive(self) -> list[Step]:
         """Wait for changes, and return their steps; the first time, a step for each interface that matches now."""
-        changes = await self._feed.receive()
-        steps = [step for change in changes if (step := self._step(change)) is not None]
-        if self._resyncs != self._feed.resyncs:
-            self._resyncs = self._feed.resyncs
-            new = {step.came.index for step in steps if step.came is not None}
-            unchanged = [each for index, each in self._matching.items() if index not in new]
-            table = groups.read_table(self._feed.socket)
-            steps += [Step(each.index, each) for each in unchanged if self._is_deaf(each.index, table)]
+        steps = (self._step(change) for change in await self._feed.receive())
+        return [step for step in steps if step is not None]
+
+    async def begin(self) -> list[Step]:
+        """Return a step for each interface that matches now. If there is none, warn."""
+        await self._feed.begin()
+        steps = await self.receive() if self._feed.has_changes else []
+        if not steps:
+            others = ", ".join(self._others.values()) or "none"
+            message = f"no interface matches now, of {others}: this waits for one that does"
+            warn(message, NoInterfaceWarning)
         return steps
 
     def _step(self, change: InterfaceChange) -> Step | None:
         interface = change.interface
-        matched = self._matching.pop(interface.index, None) is not None
+        before = self._matching.pop(interface.index, None)
         exists = change.kind is not InterfaceChangeKind.REMOVED
         matches = exists and interface.mtu >= IPV4_MIN_MTU and _ask(self._where, interface)
         if matches:
             self._matching[interface.index] = interface
-        if matches == matched:
-            return None
-        return Step(None, interface) if matches else Step(interface.index, None)
+        elif exists:
+            self._others[interface.index] = interface.name
+        if before is None:
+            return Step(None, interface) if matches else None
+        if not matches:
+            return Step(interface.index, None)
+        renumbered = self._by_address and before.addresses != interface.addresses
+        return Step(interface.index, interface) if renumbered else None
+
+
+@final
+class Refusals:
+    """The interfaces that match and refused. Each is told of once for each reason, and tried again."""
+
+    def __init__(self, feed: Feed, on_refusal: RefusalHandler) -> None:
+        self._feed: Final = feed
+        self._on_refusal: Final = on_refusal
+        self._told: Final[dict[int, int | None]] = {}
+        self._vanished: Final[set[int]] = set()
+
+    def note(self, interface: Interface, error: OSError) -> None:
+        """Tell of a refusal. Not if the interface has just vanished: the next change says so."""
+        if error.errno in _VANISHED and not self._is_vanished_for_good(interface.index):
+            return
+        if self._told.get(interface.index, 0) != error.errno:
+            self._told[interface.index] = error.errno
+            _tell(self._on_refusal, interface, error)
+
+    def forget(self, index: int) -> None:
+        """Forget an interface that works now, or is gone."""
+        self._told.pop(index, None)
+        self._vanished.discard(index)
+
+    def _is_vanished_for_good(self, index: int) -> bool:
+        """Tell whether an interface refuses as if it were gone, although no message has said so since the last time."""
+        is_so = index in self._vanished and self._feed.is_drained
+        self._vanished.add(index)
+        return is_so
 
 
 def require_predicate(where: object) -> None:
@@ -83,12 +132,10 @@ def require_predicate(where: object) -> None:
         raise TypeError(f"where must be a function of an Interface, got {where!r}")
 
 
-def is_dead(conn: Memberships, index: int, group: IPv4Address, table: groups.InterfaceGroups | None) -> bool:
-    """Tell whether a membership that the connection has hears nothing, since its interface was made anew."""
-    if conn.socket.fileno() < 0:
-        return False
-    held = conn.memberships.get((index, group))
-    return held is not None and groups.is_dead(conn._socket, index, group, held, table)
+def require_refusal_handler(on_refusal: object) -> None:
+    """Check a function that is told of refusals, before anything is opened."""
+    if not callable(on_refusal) or inspect.iscoroutinefunction(on_refusal):
+        raise TypeError(f"on_refusal must be a synchronous function of an Interface and an OSError, got {on_refusal!r}")
 
 
 @trio.lowlevel.disable_ki_protection  # It is the caller's code: it may be interrupted, as everywhere.
@@ -98,3 +145,8 @@ def _ask(where: InterfacePredicate, interface: Interface) -> bool:
         answer.close()
         raise TypeError(f"where must be a synchronous function of an Interface, got the asynchronous {where!r}")
     return bool(answer)
+
+
+@trio.lowlevel.disable_ki_protection  # The caller's code, too.
+def _tell(on_refusal: RefusalHandler, interface: Interface, error: OSError) -> None:
+    on_refusal(interface, error)

@@ -21,6 +21,7 @@ from trio_ipv4._codec.rtnetlink import (
     Message,
     NewAddress,
     NewLink,
+    NewSettings,
     Overrun,
     RemovedAddress,
     RemovedLink,
@@ -63,7 +64,8 @@ class Writer:
     ) -> bytes:
         body = self.pack("BxHiII", more.pop("family", 0), 1, index, int(UP), 0)
         body += b"" if name is None else self.attribute(3, name + b"\0")
-        body += self.attribute(0x8000 | 18, self.attribute(1, b"nested"))
+        body += self.attribute(0x8000 | 18, more.pop("information", b""))
+        body += self.attribute(44, bytes(4))  # IFLA_EVENT
         body += b"" if mtu is None else self.attribute(4, self.pack("I", mtu))
         return self.message(kind, body + more.pop("extra", b""), **more)
 
@@ -191,6 +193,48 @@ def test_names_are_any_octets_up_to_a_zero() -> None:
     assert message.name == "größe"
 
 
+@pytest.mark.parametrize("order", BYTE_ORDERS)
+def test_kind_master_names_and_hardware_address_are_read(order: ByteOrder) -> None:
+    w = Writer(order)
+    information = w.attribute(1, b"veth\0") + w.attribute(4, b"bridge\0") + w.attribute(0x8000 | 5, b"\xff")
+    names = w.attribute(53, b"first-of-two-long-names\0") + w.attribute(99, b"x") + w.attribute(53, b"second\0")
+    extra = w.attribute(10, w.pack("I", 7)) + w.attribute(0x8000 | 52, names) + w.attribute(1, bytes(range(6)))
+    (message,) = parse_messages(w.link(information=information, extra=extra), order)
+    assert message == NewLink(
+        *(0, 2, "eth0", 1500, UP),
+        kind="veth",
+        master=7,
+        master_kind="bridge",
+        alternative_names=("first-of-two-long-names", "second"),
+        hardware_address=bytes(range(6)),
+    )
+
+
+@pytest.mark.parametrize("master", [0, 2**31, 2**32 - 1])
+def test_what_is_no_index_is_no_master(master: int) -> None:
+    (message,) = parse_messages(W.link(extra=W.attribute(10, W.pack("I", master))))
+    assert message == NewLink(0, 2, "eth0", 1500, UP)
+
+
+@pytest.mark.parametrize("kind", [18, 52])
+def test_a_nested_attribute_cannot_be_longer_than_what_holds_it(kind: int) -> None:
+    with pytest.raises(ParseError, match="the length of an attribute must be from 4 to 8, got 9"):
+        parse_messages(W.link(extra=W.attribute(kind, W.pack("HH", 9, 1) + bytes(4))))
+
+
+@pytest.mark.parametrize("order", BYTE_ORDERS)
+def test_settings_say_that_a_link_has_ipv4(order: ByteOrder) -> None:
+    w = Writer(order)
+
+    def settings(index: int, family: int = 2) -> bytes:
+        return w.message(80, w.pack("Bxxx", family) + w.attribute(1, w.pack("i", index)) + w.attribute(2, bytes(4)))
+
+    assert parse_messages(settings(7) + settings(2**31 - 1), order) == (NewSettings(0, 7), NewSettings(0, 2**31 - 1))
+    # "all", "default", IPv6, and a message about no link at all.
+    assert parse_messages(settings(-1) + settings(-2) + settings(7, family=10), order) == ()
+    assert parse_messages(w.message(80, w.pack("Bxxx", 2)), order) == ()
+
+
 def test_the_last_of_equal_attributes_counts() -> None:
     (message,) = parse_messages(W.link(extra=W.attribute(4, W.pack("I", 9000))))
     assert isinstance(message, NewLink)
@@ -304,8 +348,10 @@ def test_a_message_cut_short_is_a_parse_error(data: bytes, cut: int) -> None:
 
 
 def test_requests_have_the_octets_that_the_kernel_reads() -> None:
-    assert link_dump_request(1, "little") == bytes.fromhex("20000000 1200 0103 01000000 00000000") + bytes(16)
-    assert link_dump_request(1, "big") == bytes.fromhex("00000020 0012 0301 00000001 00000000") + bytes(16)
+    # Without statistics: IFLA_EXT_MASK (29), RTEXT_FILTER_SKIP_STATS (8).
+    little, big = bytes.fromhex("0800 1d00 08000000"), bytes.fromhex("0008 001d 00000008")
+    assert link_dump_request(1, "little") == bytes.fromhex("28000000 1200 0103 01000000 00000000") + bytes(16) + little
+    assert link_dump_request(1, "big") == bytes.fromhex("00000028 0012 0301 00000001 00000000") + bytes(16) + big
     assert address_dump_request(2, "little") == bytes.fromhex("18000000 1600 0103 02000000 00000000 02") + bytes(7)
     assert address_dump_request(2, "big") == bytes.fromhex("00000018 0016 0301 00000002 00000000 02") + bytes(7)
     assert link_dump_request(3) == link_dump_request(3, sys.byteorder)

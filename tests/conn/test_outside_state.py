@@ -18,6 +18,7 @@ import trio.testing
 from trio_ipv4 import (
     Conn,
     Datagram,
+    NoInterfaceWarning,
     PacketConn,
     follow_group,
     interfaces,
@@ -89,8 +90,10 @@ async def test_a_default_timeout_changes_nothing() -> None:
 async def test_a_default_timeout_does_not_disturb_followers_and_servers() -> None:
     async with open_udp("0.0.0.0", 5000) as conn, trio.open_nursery() as nursery:
         with trio.fail_after(20):
-            await nursery.start(follow_group, conn, GROUP)
-            await nursery.start(serve_group, never, GROUP, 5001)
+            with pytest.warns(NoInterfaceWarning):
+                await nursery.start(follow_group, conn, GROUP)
+            with pytest.warns(NoInterfaceWarning):
+                await nursery.start(serve_group, never, GROUP, 5001)
         await trio.testing.wait_all_tasks_blocked()
         nursery.cancel_scope.cancel()
 

@@ -316,7 +316,7 @@ MADE_BY_METHODS = (trio_ipv4.Batches, trio_ipv4.InterfaceWatch, Membership)
 KNOWN = {
     *vars(typing), *dir(__builtins__), *__builtins__, "Callable", "Awaitable", "Iterable", "Sequence", "Mapping",
     "Collection", "Self", "Final", "TracebackType", "ValueT", "SocketType", "SocketStream", "TaskStatus", "Nursery",
-    "lowlevel", "socket", "abc", "KeyT", "MadeT",
+    "lowlevel", "socket", "abc", "KeyT", "MadeT", "ClosableT",
     "IntegerOption", "BoolOption",  # Rows of options. Those who use them see an int and a bool.
 }  # fmt: skip
 

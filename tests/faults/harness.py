@@ -96,7 +96,7 @@ class World(trio.abc.Instrument):
         for conn in self.conns:
             if conn.socket.fileno() < 0:
                 continue
-            memberships = conn.memberships
+            memberships = {entry.key: entry.has for entry in conn._ledger._members()}
             ledgers |= set(memberships)
             for index, group in {*memberships, *self.joined()}:
                 found = kernel_filter(conn, (index, group))

@@ -20,7 +20,7 @@ import trio
 
 from faults.harness import ERRNOS, Refusals, World
 from faults.scenarios import SCENARIOS, follows_a_group, serves_a_group
-from trio_ipv4 import MembershipWarning
+from trio_ipv4 import MembershipWarning, RefusedInterfaceWarning
 from trio_ipv4._kernel import namespaces
 from trio_ipv4._kernel.native import NativeSystem, current_system
 from trio_ipv4._kernel.system import CURRENT
@@ -99,6 +99,7 @@ async def refuse(
     what = f"{call[0]}, number {call[1]}, refused with {errno.errorcode[refused_with]}"
     with warnings.catch_warnings(), refusals.refusing(call, refused_with):
         warnings.simplefilter("ignore", MembershipWarning)
+        warnings.simplefilter("ignore", RefusedInterfaceWarning)
         try:
             with trio.fail_after(20):
                 await scenario(world)

@@ -11,6 +11,7 @@ import random
 import threading
 import time
 import tracemalloc
+import warnings
 from ipaddress import IPv4Address
 from typing import TYPE_CHECKING, Final
 
@@ -28,7 +29,16 @@ from hypothesis.stateful import (
 )
 
 from support.links import ip
-from trio_ipv4 import ControlMessage, Datagram, Interface, PacketConn, follow_group, open_udp, serve_group
+from trio_ipv4 import (
+    ControlMessage,
+    Datagram,
+    Interface,
+    NoInterfaceWarning,
+    PacketConn,
+    follow_group,
+    open_udp,
+    serve_group,
+)
 from trio_ipv4.testing import igmp_groups, private_network
 
 if TYPE_CHECKING:
@@ -92,8 +102,10 @@ class Program:
         self._token = trio.lowlevel.current_trio_token()
         async with open_udp("0.0.0.0", PORT, share_port=True) as conn, trio.open_nursery() as nursery:
             self._scope = nursery.cancel_scope
-            await nursery.start(follow_group, conn, FOLLOWED)
-            await nursery.start(serve_group, self._serve, SERVED, PORT)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", NoInterfaceWarning)
+                await nursery.start(follow_group, conn, FOLLOWED)
+                await nursery.start(serve_group, self._serve, SERVED, PORT)
             self._started.set()
             async for datagram in conn:
                 self.note(datagram)

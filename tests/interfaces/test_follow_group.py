@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 import signal
@@ -12,9 +13,20 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
+import trio.testing
 
 from support.links import bridge, ip
-from trio_ipv4 import ControlMessage, Interface, PacketConn, SourceFilter, follow_group, interface_by_name, open_udp
+from trio_ipv4 import (
+    ControlMessage,
+    Interface,
+    NoInterfaceWarning,
+    PacketConn,
+    RefusedInterfaceWarning,
+    SourceFilter,
+    follow_group,
+    interface_by_name,
+    open_udp,
+)
 from trio_ipv4.testing import Lab, igmp_groups, source_filters
 
 if TYPE_CHECKING:
@@ -116,7 +128,8 @@ def sysctl(name: str) -> Path:
 async def test_follows_one_by_one_past_the_limit_of_memberships(conn: PacketConn, eventually: Eventually) -> None:
     limit = int(sysctl("igmp_max_memberships").read_text())
     async with trio.open_nursery() as nursery:
-        await nursery.start(follow_group, conn, GROUP)
+        with pytest.warns(NoInterfaceWarning):
+            await nursery.start(follow_group, conn, GROUP)
         for index in range(100, 100 + limit + 5):
             ip(*bridge("br0", index))
             await eventually(lambda index=index: joined() == {index: 1})
@@ -164,7 +177,8 @@ async def test_the_predicate_is_asked_about_each_change(conn: PacketConn, eventu
 
     ip(*bridge("br0", 10))
     async with trio.open_nursery() as nursery:
-        await nursery.start(partial(follow_group, where=where), conn, GROUP)
+        with pytest.warns(NoInterfaceWarning, match="no interface matches now, of lo, br0"):
+            assert await nursery.start(partial(follow_group, where=where), conn, GROUP) == ()
         assert [each.index for each in asked] == [1, 10]
         assert joined() == {}
         ip("link set br0 name lan0")
@@ -227,14 +241,46 @@ async def test_other_scopes_stay_as_they_are(conn: PacketConn, eventually: Event
         assert source_filters()[10, GROUP].keys() == {IPv4Address("198.18.0.7")}
 
 
-async def test_one_too_many_is_an_error_and_what_was_joined_is_left(conn: PacketConn) -> None:
+async def test_one_too_many_is_told_of_and_tried_again(conn: PacketConn, eventually: Eventually) -> None:
     sysctl("igmp_max_memberships").write_text("2")
     ip(*bridge("br0", 10), *bridge("br1", 11), *bridge("br2", 12))
+    told = []
+
+    def on_refusal(interface: Interface, error: OSError) -> None:
+        told.append((interface.name, error.errno))
+
     async with open_udp() as conn, trio.open_nursery() as nursery:
-        with pytest.raises(OSError, match="igmp_max_memberships is 2"):
+        started = await nursery.start(partial(follow_group, on_refusal=on_refusal), conn, GROUP)
+        assert [each.name for each in started] == ["br0", "br1"]
+        assert joined() == {10: 1, 11: 1}
+        ip("link set br1 mtu 1400")
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        assert told == [("br2", errno.ENOBUFS)]  # Once for each reason, not for each time.
+        ip("link set br0 down")
+        await eventually(lambda: joined() == {11: 1, 12: 1})
+        ip("link set br0 up")
+        await eventually(lambda: told == [("br2", errno.ENOBUFS), ("br0", errno.ENOBUFS)])
+        assert joined() == {11: 1, 12: 1}
+        nursery.cancel_scope.cancel()
+    assert joined() == {}
+
+
+async def test_a_refusal_is_a_warning_by_default(conn: PacketConn) -> None:
+    sysctl("igmp_max_memberships").write_text("1")
+    ip(*bridge("br0", 10), *bridge("br1", 11))
+    async with open_udp() as conn, trio.open_nursery() as nursery:
+        with pytest.warns(RefusedInterfaceWarning, match="left out br1 until something changes: .*_memberships is 1"):
             await nursery.start(follow_group, conn, GROUP)
-        assert joined() == {}
-        assert conn.memberships == {}
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_warning_that_is_an_error_ends_the_follower_and_leaves_everything(conn: PacketConn) -> None:
+    sysctl("igmp_max_memberships").write_text("1")
+    ip(*bridge("br0", 10), *bridge("br1", 11))
+    with pytest.raises(RefusedInterfaceWarning):
+        await follow_group(conn, GROUP)
+    assert joined() == {}
+    assert conn.memberships == {}
 
 
 async def test_an_interrupt_leaves_everything(conn: PacketConn) -> None:
@@ -261,13 +307,13 @@ async def test_a_closed_connection_is_noticed(conn: PacketConn) -> None:
         async with trio.open_nursery() as nursery:
             await nursery.start(follow_group, conn, GROUP)
             conn.close()
-            ip(*bridge("br0", 10))
             with trio.fail_after(20):
                 await trio.sleep_forever()
 
+    ip(*bridge("br0", 10))
     with pytest.raises(ExceptionGroup) as caught:
         await program()
-    assert caught.group_contains(trio.ClosedResourceError)
+    assert caught.group_contains(trio.ClosedResourceError, match="this connection was closed")
     with pytest.raises(trio.ClosedResourceError):
         await follow_group(conn, GROUP)
 

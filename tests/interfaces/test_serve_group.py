@@ -16,7 +16,17 @@ import pytest
 import trio
 
 from support.links import bridge, ip
-from trio_ipv4 import ControlFlags, ControlMessage, Interface, PacketConn, SourceFilter, open_udp, serve_group
+from trio_ipv4 import (
+    ControlFlags,
+    ControlMessage,
+    Interface,
+    NoInterfaceWarning,
+    PacketConn,
+    RefusedInterfaceWarning,
+    SourceFilter,
+    open_udp,
+    serve_group,
+)
 from trio_ipv4.testing import Lab, igmp_groups, source_filters
 
 if TYPE_CHECKING:
@@ -117,7 +127,8 @@ async def test_unicast_is_heard_where_it_arrives_and_answers_leave_there(lab: La
 async def test_handlers_come_and_go_with_their_interfaces(eventually: Eventually) -> None:
     log = Log()
     async with trio.open_nursery() as nursery:
-        assert await nursery.start(serve_group, log, GROUP, PORT) == ()
+        with pytest.warns(NoInterfaceWarning):
+            assert await nursery.start(serve_group, log, GROUP, PORT) == ()
         steps = [
             (bridge("br0", 10), [10], []),
             (["link set br0 down"], [10], [10]),
@@ -272,11 +283,18 @@ async def test_two_programs_serve_one_port(eventually: Eventually) -> None:
         nursery.cancel_scope.cancel()
 
 
-async def test_a_port_that_somebody_else_has_for_himself_is_an_error() -> None:
+async def test_a_port_that_somebody_else_has_for_himself_is_told_of_and_tried_again(eventually: Eventually) -> None:
     ip(*bridge("br0", 10))
-    async with open_udp("0.0.0.0", PORT), trio.open_nursery() as nursery:
-        with pytest.raises(OSError, match="share_port"):
-            await nursery.start(serve_group, Log(), GROUP, PORT)
+    log = Log()
+    async with trio.open_nursery() as nursery:
+        async with open_udp("0.0.0.0", PORT):
+            with pytest.warns(RefusedInterfaceWarning, match="left out br0 until something changes: .*share_port"):
+                assert await nursery.start(serve_group, log, GROUP, PORT) == ()
+        assert joined() == {}
+        ip("link set lo mtu 1400")
+        await eventually(lambda: log.begun == [10])
+        assert joined() == {10: 1}
+        nursery.cancel_scope.cancel()
     assert joined() == {}
 
 

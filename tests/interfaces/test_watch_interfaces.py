@@ -202,15 +202,17 @@ async def test_a_reader_that_is_too_slow_is_told_the_difference() -> None:
 
 
 async def test_a_dump_that_was_interrupted_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
-    real, refused = kernel.try_dump, iter(range(5))
-    monkeypatch.setattr(kernel, "try_dump", lambda asking: real(asking) if next(refused, None) is None else None)
+    real, refused = kernel.read_interfaces, iter(range(5))
+    monkeypatch.setattr(
+        kernel, "read_interfaces", lambda asking: real(asking) if next(refused, None) is None else iter([None])
+    )
     with trio.fail_after(20):
         async with watch_interfaces() as changes:
             assert [change.interface.name for change in await take(changes, 1)] == ["lo"]
     assert next(refused, None) is None
 
 
-async def test_what_cannot_be_read_is_an_error_once_and_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_cannot_be_read_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     def garbled(_: object) -> None:
         monkeypatch.undo()
         raise ParseError("garbled")
@@ -219,8 +221,6 @@ async def test_what_cannot_be_read_is_an_error_once_and_loses_nothing(monkeypatc
         await take(changes, 1)
         monkeypatch.setattr(kernel, "receive_messages", garbled)
         ip("link set lo mtu 1400")
-        with pytest.raises(ParseError):
-            await anext(changes)
         assert [change.interface.mtu for change in await take(changes, 1)] == [1400]
 
 

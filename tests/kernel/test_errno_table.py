@@ -383,17 +383,16 @@ async def _lower_limit_than_when_it_joined(conn: PacketConn) -> Attempt:
     make_en0()
     conn.join_group(LO, GROUP)
     conn.join_group(EN0, OTHER)
-    remove_en0()
-    make_en0()
 
     def repair() -> None:
+        remove_en0()
+        make_en0()
         set_sysctl("ipv4/igmp_max_memberships", 1)
         try:
             conn.repair_memberships()
         finally:
             set_sysctl("ipv4/igmp_max_memberships", 20)
-            conn.leave_group(EN0, OTHER)
-            conn.join_group(EN0, OTHER)
+            conn.repair_memberships()
 
     return repair
 

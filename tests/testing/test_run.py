@@ -154,9 +154,12 @@ async def test_after_the_lab_a_program_can_open_nothing(needs_lab: None) -> None
 
 
 SERVES_BESIDE_A_LAB = """
+import warnings
 import trio
-from trio_ipv4 import serve_group
+from trio_ipv4 import NoInterfaceWarning, serve_group
 from trio_ipv4.testing import open_lab
+
+warnings.simplefilter("ignore", NoInterfaceWarning)
 
 async def handler(conn, interface):
     pass

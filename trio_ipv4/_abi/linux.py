@@ -50,6 +50,7 @@ _OPTIONS: Final[Mapping[str, Option]] = {
     "SO_BROADCAST": Option(SOL_SOCKET, 6),
     "SO_SNDBUF": Option(SOL_SOCKET, 7, Layout.DOUBLED),
     "SO_RCVBUF": Option(SOL_SOCKET, 8, Layout.DOUBLED),
+    "SO_RCVBUFFORCE": Option(SOL_SOCKET, 33, Layout.DOUBLED),
     "SO_REUSEPORT": Option(SOL_SOCKET, 15),
     "SO_BINDTODEVICE": Option(SOL_SOCKET, 25, Layout.STRUCT),
     "SO_ATTACH_FILTER": Option(SOL_SOCKET, 26, Layout.STRUCT),

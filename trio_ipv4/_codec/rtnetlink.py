@@ -19,7 +19,7 @@ from trio_ipv4._errors import ParseError
 from trio_ipv4._values.interface import MAX_IFINDEX, InterfaceFlags
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
 ByteOrder: TypeAlias = Literal["little", "big"]
 
@@ -30,6 +30,8 @@ _LINK: Final = "BxHiII"
 """`struct ifinfomsg` (linux/rtnetlink.h): family, padding, device type, index, flags, change mask."""
 _ADDRESS: Final = "BBBBI"
 """`struct ifaddrmsg` (linux/if_addr.h): family, prefix length, flags, scope, index."""
+_SETTINGS: Final = "B"
+"""`struct netconfmsg` (linux/netconf.h): family."""
 _ATTRIBUTE: Final = "HH"
 """`struct nlattr` (linux/netlink.h): length, type."""
 _ATTRIBUTE_LEN: Final = 4
@@ -44,16 +46,30 @@ _NLMSG_OVERRUN: Final = 4
 _NLA_TYPE_MASK: Final = 0x3FFF  # without NLA_F_NESTED and NLA_F_NET_BYTEORDER
 
 # linux/rtnetlink.h
-_RTM_NEWLINK: Final = 16
-_RTM_DELLINK: Final = 17
+RTM_NEWLINK: Final = 16
+RTM_DELLINK: Final = 17
 _RTM_GETLINK: Final = 18
 _RTM_NEWADDR: Final = 20
 _RTM_DELADDR: Final = 21
 _RTM_GETADDR: Final = 22
+RTM_NEWNETCONF: Final = 80
+
+# linux/netconf.h
+_NETCONFA_IFINDEX: Final = 1
 
 # linux/if_link.h
+_IFLA_ADDRESS: Final = 1
 _IFLA_IFNAME: Final = 3
 _IFLA_MTU: Final = 4
+_IFLA_MASTER: Final = 10
+_IFLA_LINKINFO: Final = 18
+_IFLA_EXT_MASK: Final = 29
+_IFLA_PROP_LIST: Final = 52
+_IFLA_ALT_IFNAME: Final = 53
+# In IFLA_LINKINFO
+_IFLA_INFO_KIND: Final = 1
+_IFLA_INFO_SLAVE_KIND: Final = 4
+_RTEXT_FILTER_SKIP_STATS: Final = 1 << 3  # linux/rtnetlink.h; an older kernel sends the statistics all the same.
 
 # linux/if_addr.h
 _IFA_ADDRESS: Final = 1
@@ -75,6 +91,11 @@ class NewLink:
     name: str
     mtu: int
     flags: InterfaceFlags
+    kind: str | None = None
+    master: int | None = None
+    master_kind: str | None = None
+    alternative_names: tuple[str, ...] = ()
+    hardware_address: bytes = b""
 
 
 @final
@@ -116,6 +137,15 @@ class RemovedAddress:
 
 @final
 @attrs.frozen
+class NewSettings:
+    """A link has IPv4 settings (RTM_NEWNETCONF): it has just got IPv4, was renamed, or somebody changed a setting."""
+
+    sequence: int
+    index: int
+
+
+@final
+@attrs.frozen
 class Done:
     """The dump with this sequence number is complete."""
 
@@ -147,12 +177,15 @@ class Overrun:
     sequence: int
 
 
-Message: TypeAlias = "NewLink | RemovedLink | NewAddress | RemovedAddress | Done | Failure | Interrupted | Overrun"
+Message: TypeAlias = (
+    "NewLink | RemovedLink | NewAddress | RemovedAddress | NewSettings | Done | Failure | Interrupted | Overrun"
+)
 
 
 def link_dump_request(sequence: int, byte_order: ByteOrder = sys.byteorder) -> bytes:
     """Write a request for all links of the namespace (RTM_GETLINK)."""
     body = _struct(_LINK, byte_order).pack(_AF_UNSPEC, 0, 0, 0, 0)
+    body += _struct(_ATTRIBUTE + "I", byte_order).pack(8, _IFLA_EXT_MASK, _RTEXT_FILTER_SKIP_STATS)
     return _dump_request(_RTM_GETLINK, body, sequence, byte_order)
 
 
@@ -192,13 +225,6 @@ def parse_messages(data: bytes, byte_order: ByteOrder = sys.byteorder) -> tuple[
     return tuple(messages)
 
 
-def is_interrupted(data: bytes, byte_order: ByteOrder = sys.byteorder) -> bool:
-    """Tell by its first header whether a part of a dump is to be thrown away. `parse_messages` looks at all headers."""
-    if len(data) < _HEADER_LEN:
-        return False
-    return bool(_struct(_HEADER, byte_order).unpack_from(data)[2] & _NLM_F_DUMP_INTR)
-
-
 @final
 @attrs.frozen
 class _Body:
@@ -224,19 +250,31 @@ class _Body:
 
     def attributes(self, layout: str) -> dict[int, tuple[int, int]]:
         """Find the attributes behind the fixed part: where the value of each type starts and ends, the last one's."""
-        found: dict[int, tuple[int, int]] = {}
+        return dict(self.nested((self.start + _aligned(struct.calcsize("=" + layout)), self.end)))
+
+    def nested(self, span: tuple[int, int] | None) -> Iterator[tuple[int, tuple[int, int]]]:
+        """Yield the type of each attribute in a part of the message, and where its value starts and ends."""
+        if span is None:
+            return
         header = _struct(_ATTRIBUTE, self.byte_order)
-        offset = self.start + _aligned(struct.calcsize("=" + layout))
-        while offset < self.end:
-            left = self.end - offset
+        offset, end = span
+        while offset < end:
+            left = end - offset
             if left < _ATTRIBUTE_LEN:
                 raise ParseError(f"an attribute has at least 4 octets, got {left}", offset=offset)
             length, kind = header.unpack_from(self.data, offset)
             if not _ATTRIBUTE_LEN <= length <= left:
                 raise ParseError(f"the length of an attribute must be from 4 to {left}, got {length}", offset=offset)
-            found[kind & _NLA_TYPE_MASK] = offset + _ATTRIBUTE_LEN, offset + length
+            yield kind & _NLA_TYPE_MASK, (offset + _ATTRIBUTE_LEN, offset + length)
             offset += _aligned(length)
-        return found
+
+    def text(self, span: tuple[int, int]) -> str:
+        """Read an attribute that holds a string, as os.fsdecode does.
+
+        Any octets but '/' and white space are a name (linux net/core/dev.c, dev_valid_name).
+        """
+        start, end = span
+        return self.data[start:end].partition(b"\0")[0].decode("utf-8", "surrogateescape")
 
     def value(self, span: tuple[int, int], byte_order: ByteOrder) -> int:
         """Read an attribute that holds 32 bits."""
@@ -253,15 +291,26 @@ def _read_link(body: _Body) -> Message | None:
         return None  # A bridge tells of its ports in the same types, with the family AF_BRIDGE: the links live on.
     _check_index(index, body.start + 4)
     attributes = body.attributes(_LINK)
-    if body.kind == _RTM_DELLINK:
+    if body.kind == RTM_DELLINK:
         return RemovedLink(body.sequence, index)
     if _IFLA_IFNAME not in attributes or _IFLA_MTU not in attributes:
         return None  # An event of a wireless driver (net/wireless/wext-core.c), which says nothing of the link.
-    start, end = attributes[_IFLA_IFNAME]
-    # As os.fsdecode: any octets but '/' and white space are a name (linux net/core/dev.c, dev_valid_name).
-    name = body.data[start:end].partition(b"\0")[0].decode("utf-8", "surrogateescape")
-    mtu = body.value(attributes[_IFLA_MTU], body.byte_order)
-    return NewLink(body.sequence, index, name, mtu, InterfaceFlags(flags))
+    information = dict(body.nested(attributes.get(_IFLA_LINKINFO)))
+    names = body.nested(attributes.get(_IFLA_PROP_LIST))
+    master = body.value(attributes[_IFLA_MASTER], body.byte_order) if _IFLA_MASTER in attributes else 0
+    start, end = attributes.get(_IFLA_ADDRESS, (0, 0))
+    return NewLink(
+        body.sequence,
+        index,
+        name=body.text(attributes[_IFLA_IFNAME]),
+        mtu=body.value(attributes[_IFLA_MTU], body.byte_order),
+        flags=InterfaceFlags(flags),
+        kind=body.text(information[_IFLA_INFO_KIND]) if _IFLA_INFO_KIND in information else None,
+        master=master if 1 <= master <= MAX_IFINDEX else None,
+        master_kind=body.text(information[_IFLA_INFO_SLAVE_KIND]) if _IFLA_INFO_SLAVE_KIND in information else None,
+        alternative_names=tuple(body.text(span) for kind, span in names if kind == _IFLA_ALT_IFNAME),
+        hardware_address=body.data[start:end],
+    )
 
 
 def _read_address(body: _Body) -> Message | None:
@@ -283,6 +332,14 @@ def _read_address(body: _Body) -> Message | None:
     return NewAddress(body.sequence, index, address, peer, scope, bool(flags & _IFA_F_SECONDARY))
 
 
+def _read_settings(body: _Body) -> Message | None:
+    (family,) = body.fields(_SETTINGS)
+    span = body.attributes(_SETTINGS).get(_NETCONFA_IFINDEX)
+    index = 0 if span is None else body.value(span, body.byte_order)
+    # "all" and "default" have negative indexes (linux/netconf.h).
+    return NewSettings(body.sequence, index) if family == _AF_INET and 1 <= index <= MAX_IFINDEX else None
+
+
 def _read_outcome(body: _Body) -> Message | None:
     (code,) = body.fields("i")
     if code < 0:  # "Negative errno or 0 for acknowledgements" (netlink(7)).
@@ -302,10 +359,11 @@ _READERS: Final[Mapping[int, Callable[[_Body], Message | None]]] = {
     _NLMSG_ERROR: _read_outcome,
     _NLMSG_DONE: _read_outcome,
     _NLMSG_OVERRUN: _read_overrun,
-    _RTM_NEWLINK: _read_link,
-    _RTM_DELLINK: _read_link,
+    RTM_NEWLINK: _read_link,
+    RTM_DELLINK: _read_link,
     _RTM_NEWADDR: _read_address,
     _RTM_DELADDR: _read_address,
+    RTM_NEWNETCONF: _read_settings,
 }
 
 

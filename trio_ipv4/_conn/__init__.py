@@ -8,6 +8,6 @@
 #   options, memberships, traffic   the parts of a datagram connection, side by side
 #   owned, membership               what the parts stand on: a socket that is owned; one scope of `joined`
 #   inbox, outbox, ledger, conn     datagrams in and out, who holds which filter, and the options of any socket
-#   liveness, routes, holds, warn   what the ledger asks
+#   monitor, routes, holds, warn    what the ledger asks; what the interfaces are now
 #   codec, caches, switches         values and octets; tables that remember; which facts a socket receives
 #   turns, option_rows              one trio socket, shared by tasks; an option as a row

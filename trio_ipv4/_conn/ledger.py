@@ -19,8 +19,9 @@ Rules:
   change within that needs nothing from the kernel, so a refusal of it only warns.
 * A key has a real interface index. Where the routes choose, the ledger finds out which interface it was (`routes.py`):
   a leave by index 0 after the route has moved would leak the membership.
-* A membership dies with its interface. If another interface has the index now, the dead entry is left before a holder
-  joins anew (`liveness.py`).
+* A membership dies with its interface. The monitor (`monitor.py`) has all ledgers leave what is dead before anybody
+  joins anew; then each joins again for its holders. So every change catches up with the monitor first, and every join
+  once more afterwards.
 * A membership that was made on the bare socket is somebody else's: the ledger neither changes nor leaves it.
 * A forked child shares the socket. It leaves nothing, which would make its parent deaf.
 """
@@ -31,7 +32,7 @@ import contextlib
 import errno
 import weakref
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, Final, TypeAlias, final
 
 import trio
 
@@ -39,7 +40,7 @@ from trio_ipv4._codec.explicit_steps import IllegalStep
 from trio_ipv4._codec.plan import Call, Verb, plan
 from trio_ipv4._conn import routes
 from trio_ipv4._conn.holds import Holds
-from trio_ipv4._conn.liveness import Key, Liveness
+from trio_ipv4._conn.monitor import monitor_of
 from trio_ipv4._conn.warn import warn, warn_of_deafness
 from trio_ipv4._errors import MembershipWarning
 from trio_ipv4._kernel import groups, lookup
@@ -47,13 +48,16 @@ from trio_ipv4._kernel.explain import refusal
 from trio_ipv4._values.source_filter import INCLUDE_NEVER, NONE, SourceFilter
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from ipaddress import IPv4Address
 
     from trio_ipv4._codec.explicit_steps import Step
+    from trio_ipv4._conn.monitor import Monitor
+    from trio_ipv4._kernel.lifetimes import News
     from trio_ipv4._kernel.system import Socket
     from trio_ipv4._values.interface import InterfaceLike
 
+Key: TypeAlias = "tuple[int, IPv4Address]"
 _EXPLICIT: Final = "the explicit operations"
 
 
@@ -61,18 +65,22 @@ _EXPLICIT: Final = "the explicit operations"
 class Entry:
     """One key: its holds, and the filter that the kernel has (INCLUDE {}: the socket is no member)."""
 
-    __slots__ = ("has", "holds", "key", "seen")
+    __slots__ = ("has", "holds", "key")
 
     def __init__(self, key: Key) -> None:
         self.key: Final[Key] = key
         self.holds: Final[Holds] = Holds()
         self.has: SourceFilter = NONE
-        self.seen: int = 0  # When it was surely alive: see `Liveness`.
 
     @property
     def is_member(self) -> bool:
         """Whether the socket is a member."""
         return self.has != NONE
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the membership has died with its interface, and somebody holds it still."""
+        return not self.is_member and self.holds.merged() != NONE
 
     @property
     def is_wider(self) -> bool:
@@ -94,14 +102,25 @@ class Ledger:
         self._entries: Final[dict[Key, Entry]] = {}
         # Where the explicit operations joined when the routes were to choose.
         self._chosen: Final[dict[IPv4Address, int]] = {}
-        self._liveness: Final = Liveness(socket)
+        self._monitor: Monitor | None = None
+        self._can_monitor = True
+        # What else ends when the connection is closed.
+        self.at_close: Final[set[Callable[[], None]]] = set()
         # Memberships that nobody has entered yet, and their groups.
         self.expected: Final[dict[weakref.ref[object], IPv4Address]] = {}
 
     @property
     def memberships(self) -> Mapping[Key, SourceFilter]:
         """The kernel's filters, as a snapshot."""
+        self._catch_up()
         return MappingProxyType({entry.key: entry.has for entry in self._members()})
+
+    def is_alive(self, entry: Entry) -> bool:
+        """Tell whether the kernel hears for an entry."""
+        if not self._is_open():
+            return False
+        self._catch_up()
+        return entry.is_member
 
     # Scopes
 
@@ -109,6 +128,7 @@ class Ledger:
         """Add a hold, joining if need be, and return its entry."""
         self._require_open()
         warn_of_deafness(self._socket, group, None, sources)
+        self._catch_up()
         key = self._find_key(interface, group)
         if key is None:
             return self._join_by_route(group, hold, sources)
@@ -120,16 +140,24 @@ class Ledger:
         """Replace the filter of a hold."""
         self._require_open()
         warn_of_deafness(self._socket, entry.key[1], entry.holds.get(hold), sources)
+        self._catch_up()
         self._set(entry, hold, sources)
 
     def release(self, entry: Entry, hold: object) -> None:
         """Take a hold away at the end of its scope. Only the refusal of a leave is an error; see `_keep_wider`."""
         if not self._is_open() or self._is_inherited():
             return
+        try:
+            self._catch_up()
+        finally:  # A warning may be an error.
+            self._release(entry, hold)
+
+    def _release(self, entry: Entry, hold: object) -> None:
         entry.holds.set(hold, None)
         wanted = entry.holds.merged()
         try:
-            self._bring(entry, wanted)
+            if entry.is_member:
+                self._bring(entry, wanted)
         except OSError as refused:
             if wanted == NONE:
                 raise
@@ -163,6 +191,7 @@ class Ledger:
     def explicit(self, interface: InterfaceLike, group: IPv4Address, step: Step, attempt: str) -> None:
         """Change the hold of the explicit operations by one step; an illegal one has the errno that Linux gives."""
         self._require_open()
+        self._catch_up()
         by_route = interface is None and group in self._chosen
         key = (self._chosen[group], group) if by_route else self._find_key(interface, group)
         entry = None if key is None else self._entries.get(key)
@@ -187,6 +216,7 @@ class Ledger:
 
     def read(self, interface: InterfaceLike, group: IPv4Address) -> SourceFilter:
         """Read a filter from the kernel."""
+        self._catch_up()
         index = self._chosen.get(group) if interface is None else lookup.resolve(self._socket, interface)
         if index is None:
             found = groups.get_filter_by_route(self._socket, group)
@@ -204,19 +234,23 @@ class Ledger:
         raise refusal(errno.EADDRNOTAVAIL, "join", attempt, self._socket, advice=advice)
 
     def repair(self) -> None:
-        """Leave and join again each dead membership whose interface is back."""
+        """Join again each dead membership whose interface is back.
+
+        Where nothing tells which ones are dead, that is each membership.
+        """
         self._require_open()
+        self._monitored()
         refused: list[OSError] = []
-        table = self._liveness.look(self._members())
         for entry in list(self._entries.values()):
             if not lookup.exists(self._socket, entry.key[0]):
                 continue
             try:
-                if entry.is_member:
-                    self._revive(entry, table)
+                if self._monitor is None:
+                    self._bring(entry, NONE)
                 self._bring(entry, entry.holds.merged())
             except OSError as error:
                 refused.append(error)
+        self._monitored()
         if len(refused) > 1:
             each = "; ".join(str(error.strerror) for error in refused)
             raise OSError(refused[0].errno, f"{len(refused)} memberships are not repaired: {each}")
@@ -226,11 +260,52 @@ class Ledger:
     def close(self) -> None:
         """Leave everything. A refused leave happens anyway when the socket is closed next."""
         if self._is_open() and not self._is_inherited():
+            if self._monitor is not None:
+                self._monitor.catch_up()
             for entry in self._members():
                 with contextlib.suppress(OSError):
                     groups.leave_group(self._socket, *entry.key)
         self._entries.clear()
-        self._liveness.close()
+        if self._monitor is not None:
+            self._monitor.unregister(self)
+        for call in list(self.at_close):
+            call()
+
+    # The monitor
+
+    def bury(self, news: News) -> None:
+        """Leave the memberships that have died: until then the kernel refuses to join anew, and answers for them."""
+        for entry in self._members():
+            if news.may_have_ended(entry.key[0]):
+                with contextlib.suppress(OSError):
+                    groups.leave_group(self._socket, *entry.key)
+                entry.has = NONE
+
+    def revive(self, news: News) -> Iterator[str]:
+        """Join again where somebody holds a membership still and the interface is back. Yield why it was refused."""
+        for entry in self._entries.values():
+            if news.may_have_begun(entry.key[0]) and entry.is_lost:
+                try:
+                    self._bring(entry, entry.holds.merged())
+                except OSError as refused:
+                    if refused.errno != errno.ENODEV:
+                        yield f"{refused.strerror}. The interface was made anew; repair_memberships() tries again"
+
+    def _catch_up(self) -> None:
+        """Take in all that has happened to links, and warn if that ends a membership."""
+        for reason in self._monitored():
+            warn(reason, MembershipWarning)
+
+    def _monitored(self) -> Iterable[str]:
+        """Take in all that has happened to links, and return why memberships could not be joined again."""
+        if self._is_inherited():
+            return ()
+        if self._monitor is None and self._can_monitor:
+            self._monitor = monitor_of(self._socket)
+            self._can_monitor = self._monitor is not None
+            if self._monitor is not None:
+                self._monitor.register(self)
+        return () if self._monitor is None else self._monitor.catch_up()
 
     # Entries
 
@@ -251,13 +326,20 @@ class Ledger:
     def _set(self, entry: Entry, hold: object, sources: SourceFilter | None) -> None:
         """Set the filter of a hold (`None`: nothing), and bring the kernel there. A refusal changes nothing."""
         is_new = entry.holds.get(hold) is None
-        is_wider = entry.is_wider
+        is_wider, is_lost, was_member = entry.is_wider, entry.is_lost, entry.is_member
         before = entry.holds.set(hold, sources)
         try:
-            if is_new and entry.is_member and not self._liveness.is_sure(entry):
-                self._revive(entry, self._liveness.look(self._members()))
-                self._liveness.note(entry)
+            if is_new and was_member:
+                self._join_anew_if_dead(entry)
             self._bring_or_stay_wider(entry, entry.holds.merged(), is_wider=is_wider)
+            if not was_member and entry.is_member:
+                self._catch_up()
+                self._require_alive(entry)
+        except OSError as refused:
+            entry.holds.set(hold, before)
+            if is_lost and refused.errno == errno.ENODEV:
+                raise refusal(errno.ENODEV, "filter", f"change {entry.key[1]} on {self._where(entry.key)}") from None
+            raise
         except BaseException:
             entry.holds.set(hold, before)
             raise
@@ -302,8 +384,6 @@ class Ledger:
             self._join_anew(entry, call.after)
             return
         entry.has = call.after
-        if call.verb is not Verb.SET:
-            self._liveness.note(entry)
 
     def _is_gone(self, key: Key, refused: OSError) -> bool:
         """Tell from a refused MCAST_MSFILTER whether the membership is dead (ESRCH), or was left by somebody else."""
@@ -315,12 +395,15 @@ class Ledger:
         self._bring(entry, NONE)
         self._bring(entry, wanted)
 
-    def _revive(self, entry: Entry, table: groups.InterfaceGroups | None) -> None:
-        """Join a dead membership anew: its interface was deleted, and another has its index now."""
-        if not lookup.exists(self._socket, entry.key[0]):
-            raise refusal(errno.ENODEV, "join", f"join {entry.key[1]} on {self._where(entry.key)}", self._socket)
-        if groups.is_dead(self._socket, *entry.key, entry.has, table):
+    def _join_anew_if_dead(self, entry: Entry) -> None:
+        """Join anew if a membership seems to be dead, where no monitor tells."""
+        if self._monitor is None and groups.seems_dead(self._socket, *entry.key, entry.has):
             self._join_anew(entry, entry.has)
+
+    def _require_alive(self, entry: Entry) -> None:
+        """Refuse a membership whose interface was deleted while it was joined."""
+        if entry.is_lost:
+            raise refusal(errno.ENODEV, "join", f"join {entry.key[1]} on {self._where(entry.key)}", self._socket)
 
     def _require_no_member(self, key: Key) -> None:
         """Refuse to touch a membership that was made on the bare socket.

@@ -69,6 +69,20 @@ class Membership:
         """The sources that this scope asks for; other scopes may make the socket hear more."""
         return self._sources
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether the kernel hears for it now. Not a checkpoint.
+
+        `False` before the block and after it, for a filter that hears nobody, and once the interface is gone. If an
+        interface with the same index comes, the group is joined there again, and this is `True`; if it comes with
+        another index, it stays `False`. Where rtnetlink can't be asked, as in some sandboxes, nobody notices that an
+        interface is gone.
+
+        An interface that goes is noticed by every operation on memberships in this run of trio, this one included, and
+        at once while anything watches, follows or serves interfaces.
+        """
+        return self._entry is not None and not self._ended and self._ledger.is_alive(self._entry)
+
     def set_sources(self, sources: SourceFilter) -> None:
         """Replace this scope's filter, at once. Not a checkpoint.
 
@@ -125,6 +139,11 @@ class Membership:
             raise trio.ClosedResourceError("this membership has ended with its block")
         self._ledger.replace(self._joined, self, sources)
         self._sources = sources
+
+    @property
+    def _is_lost(self) -> bool:
+        """Whether it was alive and is no longer, as far as it was noticed."""
+        return self._entry is not None and self._entry.is_lost
 
     @property
     def _joined(self) -> Entry:

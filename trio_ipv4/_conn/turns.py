@@ -15,6 +15,7 @@ the caller makes the system call. The rest, which every call on a connection nee
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import functools
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeVar, final
@@ -44,9 +45,23 @@ Unfinished: TypeAlias = "Literal[Progress.MORE] | None"
 """`None`: the kernel has nothing, or no room: wait for it, then try again."""
 
 
+def soon(function: Callable[[], None]) -> Callable[[], None]:
+    """Return a function that calls another one in this run of trio: at once from within, soon from elsewhere."""
+    token = trio.lowlevel.current_trio_token()
+
+    def call() -> None:
+        if this_run() is token:
+            function()
+            return
+        with contextlib.suppress(trio.RunFinishedError):
+            token.run_sync_soon(function)
+
+    return call
+
+
 def require_trio() -> None:
     """Raise a `RuntimeError` unless this thread runs trio."""
-    if _this_run() is None:
+    if this_run() is None:
         raise RuntimeError(
             "trio_ipv4 runs under trio.run(), and no trio runs in this thread (asyncio's event loop is another one)"
         )
@@ -79,7 +94,7 @@ class OwnedSocket:
         self.socket: Final = trio_socket
         self._system_socket: Final = socket
         self._has_error_queue: Final = has_error_queue
-        readable, writable = _waits(trio_socket)
+        readable, writable = waits(trio_socket)
         self._receiving: Final = _Turn(readable)
         self._sending: Final = _Turn(writable)
         self._token: trio.lowlevel.TrioToken | None = None
@@ -90,7 +105,7 @@ class OwnedSocket:
         in_use = self._receiving.is_taken or self._sending.is_taken
         # In a forked child no run goes on that the socket was used in.
         user = self._token if in_use and self._process == self._system_socket.system.process() else None
-        here = _this_run()
+        here = this_run()
         if here is not None and user in (None, here):
             self.socket.close()
             return
@@ -188,7 +203,7 @@ async def _take_turn(
     return result
 
 
-def _this_run() -> trio.lowlevel.TrioToken | None:
+def this_run() -> trio.lowlevel.TrioToken | None:
     """Return the token of the run of trio that this thread is in; `None` if it is in none."""
     try:
         return trio.lowlevel.current_trio_token()
@@ -196,7 +211,7 @@ def _this_run() -> trio.lowlevel.TrioToken | None:
         return None
 
 
-def _waits(socket: Any) -> tuple[Callable[[], Awaitable[None]], Callable[[], Awaitable[None]]]:
+def waits(socket: Any) -> tuple[Callable[[], Awaitable[None]], Callable[[], Awaitable[None]]]:
     """Return how to wait until a trio socket can be read, and written. One without a descriptor knows by itself."""
     if hasattr(socket, "system_socket"):
         return socket.wait_readable, socket.wait_writable

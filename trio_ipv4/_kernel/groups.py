@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import errno
 import ipaddress
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final
 
 from trio_ipv4._abi import structs
-from trio_ipv4._kernel import lookup, namespaces, options
+from trio_ipv4._kernel import lookup, options
 from trio_ipv4._kernel.explain import explain
 from trio_ipv4._values.source_filter import EXCLUDE_NEVER, FilterMode, SourceFilter
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from collections.abc import Set as AbstractSet
     from ipaddress import IPv4Address
 
     from trio_ipv4._abi.platform import Platform
     from trio_ipv4._kernel.system import Socket
 
-InterfaceGroups: TypeAlias = "AbstractSet[tuple[int, IPv4Address]]"
-"""Interface indexes, and groups that these interfaces are in."""
 ROUTE: Final = 0
 """The index that lets the kernel choose the interface by its routes."""
 _CAPACITY: Final = 16
@@ -129,17 +126,15 @@ def memberships(socket: Socket, group: IPv4Address, indexes: Iterable[int]) -> d
     return {index: sources for index, sources in found if sources is not None}
 
 
-def is_dead(
-    socket: Socket, index: int, group: IPv4Address, sources: SourceFilter, table: InterfaceGroups | None
-) -> bool:
+def seems_dead(socket: Socket, index: int, group: IPv4Address, sources: SourceFilter) -> bool:
     """Tell whether a membership hears nothing, since its interface was deleted and another has its index now.
 
-    Reading the filter can't tell: that answers for dead memberships too. The kernel's table can (`read_table`). Without
-    it, writing the same filter again tells, if it names a source (ESRCH); one that names none is made to name, for a
-    moment, one that nobody has.
+    This is for where nothing tells of deletions. Reading the filter can't tell: that answers for dead memberships too.
+    Writing it again can, if it names a source (ESRCH), unless another socket has joined since. One that names none is
+    made to name, for a moment, one that nobody has.
     """
-    if table is not None:
-        return (index, group) not in table
+    if not options.has_option(socket, "MCAST_MSFILTER"):
+        return False
     probe = sources if sources.sources else EXCLUDE_NEVER
     try:
         set_filter(socket, index, group, probe)
@@ -148,30 +143,6 @@ def is_dead(
     if probe != sources:
         set_filter(socket, index, group, sources)
     return False
-
-
-def read_table(socket: Socket) -> InterfaceGroups | None:
-    """Read which groups the interfaces of the socket's namespace are in, once for many memberships (/proc/net/igmp).
-
-    `None` where that is not this thread's namespace, or where there is no such table: some kernels are built without
-    it, and sandboxes hide it.
-    """
-    if not namespaces.is_current(socket):
-        return None
-    found: set[tuple[int, IPv4Address]] = set()
-    index = 0
-    table = socket.system.igmp_table()
-    if table is None:
-        return None
-    lines = table.splitlines()
-    for line in lines[1:]:
-        words = line.split()
-        if line[0].isdigit():
-            index = int(words[0])
-        else:
-            number = int(words[0], 16).to_bytes(4, socket.system.platform.byte_order)
-            found.add((index, ipaddress.IPv4Address(number)))
-    return found if lines else None
 
 
 def _group_req(socket: Socket, index: int, group: IPv4Address) -> bytes:

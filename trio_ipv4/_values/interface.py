@@ -55,6 +55,13 @@ class Interface:
         mtu: The longest IP packet that it carries, in octets.
         flags: IFF_* flags.
         addresses: Its IPv4 addresses with their prefixes, in the kernel's order: the first is the primary one.
+        kind: The kind of a virtual link, such as `"bridge"`, `"vlan"`, `"veth"`, `"wireguard"` (IFLA_INFO_KIND,
+            linux/if_link.h); `None` for a plain device.
+        master: The index of the link that this one is a port of (IFLA_MASTER), such as a bridge or a bond; `None` if
+            there is none.
+        master_kind: The kind of `master`, such as `"bridge"`, `"bond"`, `"team"`, `"vrf"` (IFLA_INFO_SLAVE_KIND).
+        alternative_names: Further names (IFLA_ALT_IFNAME), such as `"enp0s31f6"`.
+        hardware_address: Its address on the link, 6 octets on Ethernet (IFLA_ADDRESS); empty if it has none.
     """
 
     index: int
@@ -62,6 +69,11 @@ class Interface:
     mtu: int
     flags: InterfaceFlags
     addresses: tuple[ipaddress.IPv4Interface, ...]
+    kind: str | None
+    master: int | None
+    master_kind: str | None
+    alternative_names: tuple[str, ...]
+    hardware_address: bytes
 
     def __init__(
         self,
@@ -70,15 +82,28 @@ class Interface:
         mtu: int,
         flags: InterfaceFlags,
         addresses: Iterable[ipaddress.IPv4Interface] = (),
+        *,
+        kind: str | None = None,
+        master: int | None = None,
+        master_kind: str | None = None,
+        alternative_names: Iterable[str] = (),
+        hardware_address: bytes = b"",
     ) -> None:
-        if not isinstance(name, str):
-            raise TypeError(f"name must be a string, got {name!r}")
+        if not isinstance(hardware_address, bytes):
+            raise TypeError(f"hardware_address must be bytes, got {hardware_address!r}")
+        if isinstance(alternative_names, str):
+            raise TypeError(f"alternative_names must be several strings, got {alternative_names!r}")
         self.__attrs_init__(  # pyright: ignore[reportAttributeAccessIssue]
             to_integer(index, "index", 1, MAX_IFINDEX),
-            name,
+            _text(name, "name"),
             to_integer(mtu, "mtu", 0, 0xFFFF_FFFF),
             InterfaceFlags(to_integer(flags, "flags", 0, 0xFFFF_FFFF)),
             tuple(_interface_address(address) for address in addresses),
+            None if kind is None else _text(kind, "kind"),
+            None if master is None else to_integer(master, "master", 1, MAX_IFINDEX),
+            None if master_kind is None else _text(master_kind, "master_kind"),
+            tuple(_text(each, "an alternative name") for each in alternative_names),
+            hardware_address,
         )
 
     @property
@@ -96,6 +121,14 @@ class Interface:
         """Whether it is a loopback interface (IFF_LOOPBACK)."""
         return InterfaceFlags.LOOPBACK in self.flags
 
+    @property
+    def is_port(self) -> bool:
+        """Whether it is a port of a bridge, bond, team or the like: what arrives there, the master receives.
+
+        A membership on a port hears nothing. An interface in a VRF is none: it receives by itself.
+        """
+        return self.master is not None and self.master_kind != "vrf"
+
 
 class InterfaceChangeKind(enum.Enum):
     """The kinds of change of an interface."""
@@ -108,7 +141,7 @@ class InterfaceChangeKind(enum.Enum):
 @final
 @attrs.frozen(init=False)
 class InterfaceChange:
-    """An interface that appeared, changed (flags, name, MTU, addresses) or went, with its last known state."""
+    """An interface that appeared, changed (any field of it) or went, with its last known state."""
 
     kind: InterfaceChangeKind
     interface: Interface
@@ -141,6 +174,12 @@ def to_ifindex(value: object, name: str) -> int | None:
             "addresses; interface_by_name() finds a name"
         )
     return to_integer(value, name, 1, MAX_IFINDEX)
+
+
+def _text(value: object, name: str) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a string, got {value!r}")
+    return value
 
 
 def _interface_address(value: object) -> ipaddress.IPv4Interface:

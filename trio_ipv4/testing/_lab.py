@@ -27,7 +27,7 @@ from trio_ipv4 import Interface, InterfaceFlags, UnsupportedError, interfaces
 from trio_ipv4._kernel.system import CURRENT
 from trio_ipv4.testing._multicast_router import MAXVIFS, forward_multicast, igmp_socket
 from trio_ipv4.testing._namespaces import Namespace
-from trio_ipv4.testing._systems import HostSystem, beside_lab
+from trio_ipv4.testing._systems import CalledSystem, HostSystem, beside_lab
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -167,6 +167,7 @@ class Host:
         self._namespace: Final = namespace
         self._ends: Final = ends
         self._system: Final = HostSystem(namespace)
+        self._called: Final = CalledSystem(namespace)
 
     async def run(
         self,
@@ -218,7 +219,11 @@ class Host:
         """
         if inspect.iscoroutinefunction(function):
             raise TypeError(f"function must be synchronous, got the coroutine function {function!r}")
-        return self._namespace.call(function, *args, **kwargs)
+        token = CURRENT.set(self._called)
+        try:
+            return self._namespace.call(function, *args, **kwargs)
+        finally:
+            CURRENT.reset(token)
 
     def command(self, argv: Sequence[str | os.PathLike[str]]) -> list[str]:
         """Return what runs a command in the host, for `trio.run_process` or `subprocess.run`.

@@ -106,6 +106,11 @@ class Namespace:
                 if setns(back, CLONE_NEWNET) != 0 and not _is_current(own):
                     raise _stuck()
 
+    @property
+    def is_current(self) -> bool:
+        """Whether the calling thread is in it."""
+        return _is_current(self._file)
+
     def close(self) -> None:
         """Let go of the namespace: without sockets or processes in it, the kernel removes it, soon."""
         self._file.close()

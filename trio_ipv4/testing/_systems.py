@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from trio_ipv4.testing._namespaces import Namespace
 
 
-@final
 class HostSystem(NativeSystem):
     """The network of a host. The calling thread goes there to make a socket, and to read /proc; then it is back."""
 
@@ -36,6 +35,14 @@ class HostSystem(NativeSystem):
 
     def igmp_table(self) -> str | None:
         return self._namespace.call(super().igmp_table)
+
+
+@final
+class CalledSystem(HostSystem):
+    """The network of a host, for sockets that one call makes there and that are used from elsewhere."""
+
+    def sysctl(self, name: str) -> str | None:
+        return super().sysctl(name) if self._namespace.is_current else None
 
 
 @final

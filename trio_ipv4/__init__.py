@@ -21,6 +21,7 @@ from trio_ipv4._conn.open import open_udp as open_udp
 from trio_ipv4._conn.packet import PacketConn as PacketConn
 from trio_ipv4._conn.raw import RawConn as RawConn
 from trio_ipv4._conn.traffic import Batches as Batches
+from trio_ipv4._conn.where import InterfacePredicate as InterfacePredicate
 from trio_ipv4._errors import CappedBufferWarning as CappedBufferWarning
 from trio_ipv4._errors import DeafMembershipWarning as DeafMembershipWarning
 from trio_ipv4._errors import MembershipWarning as MembershipWarning
@@ -34,7 +35,7 @@ from trio_ipv4._follow import follow_group as follow_group
 from trio_ipv4._kernel.netlink import interface_by_index as interface_by_index
 from trio_ipv4._kernel.netlink import interface_by_name as interface_by_name
 from trio_ipv4._kernel.netlink import interfaces as interfaces
-from trio_ipv4._matching import InterfacePredicate as InterfacePredicate
+from trio_ipv4._kernel.sockets import SocketOption as SocketOption
 from trio_ipv4._matching import RefusalHandler as RefusalHandler
 from trio_ipv4._serve import Closable as Closable
 from trio_ipv4._serve import InterfaceHandler as InterfaceHandler
@@ -102,6 +103,7 @@ __all__ = [
     "RawInstruction",
     "RefusalHandler",
     "RefusedInterfaceWarning",
+    "SocketOption",
     "SourceFilter",
     "SourceSpecificRangeWarning",
     "UnsupportedError",

@@ -11,18 +11,10 @@ import trio
 from trio_ipv4._conn.memberships import Memberships
 from trio_ipv4._conn.monitor import Feed
 from trio_ipv4._conn.turns import require_trio, soon
+from trio_ipv4._conn.where import InterfacePredicate, can_hear_multicast, require_predicate
 from trio_ipv4._kernel import namespaces
 from trio_ipv4._kernel.native import current_system
-from trio_ipv4._matching import (
-    InterfacePredicate,
-    Matching,
-    RefusalHandler,
-    Refusals,
-    can_hear_multicast,
-    require_predicate,
-    require_refusal_handler,
-    warn_of_refusal,
-)
+from trio_ipv4._matching import Matching, RefusalHandler, Refusals, require_refusal_handler, warn_of_refusal
 from trio_ipv4._values.fields import to_group
 from trio_ipv4._values.source_filter import ANY, SourceFilter, to_sources
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias, final
 import trio
 
 from trio_ipv4._conn.warn import warn
+from trio_ipv4._conn.where import ask
 from trio_ipv4._errors import NoInterfaceWarning, RefusedInterfaceWarning
 from trio_ipv4._values.interface import IPV4_MIN_MTU, InterfaceChangeKind
 
@@ -16,21 +17,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from trio_ipv4._conn.monitor import Feed
+    from trio_ipv4._conn.where import InterfacePredicate
     from trio_ipv4._values.interface import Interface, InterfaceChange
 
-InterfacePredicate: TypeAlias = "Callable[[Interface], bool]"
 RefusalHandler: TypeAlias = "Callable[[Interface, OSError], object]"
 
 _VANISHED: Final = (errno.ENODEV, errno.ENXIO, errno.EADDRNOTAVAIL)
 """Errnos for an index without an interface: of a join, of SO_BINDTOIFINDEX, and of IP_MULTICAST_IF."""
-
-
-def can_hear_multicast(interface: Interface) -> bool:
-    """Tell whether an interface is set up, supports multicast, and is no port of a bridge, bond or team.
-
-    This is the default predicate.
-    """
-    return interface.is_up and interface.is_multicast and not interface.is_port
 
 
 @trio.lowlevel.disable_ki_protection
@@ -83,7 +76,7 @@ class Matching:
         interface = change.interface
         before = self._matching.pop(interface.index, None)
         exists = change.kind is not InterfaceChangeKind.REMOVED
-        matches = exists and interface.mtu >= IPV4_MIN_MTU and _ask(self._where, interface)
+        matches = exists and interface.mtu >= IPV4_MIN_MTU and ask(self._where, interface)
         if matches:
             self._matching[interface.index] = interface
         elif exists:
@@ -126,12 +119,6 @@ class Refusals:
         return is_so
 
 
-def require_predicate(where: object) -> None:
-    """Check a predicate, before anything is opened."""
-    if not callable(where):
-        raise TypeError(f"where must be a function of an Interface, got {where!r}")
-
-
 def require_refusal_handler(on_refusal: object) -> None:
     """Check a function that is told of refusals, before anything is opened."""
     if not callable(on_refusal) or inspect.iscoroutinefunction(on_refusal):
@@ -139,14 +126,5 @@ def require_refusal_handler(on_refusal: object) -> None:
 
 
 @trio.lowlevel.disable_ki_protection  # It is the caller's code: it may be interrupted, as everywhere.
-def _ask(where: InterfacePredicate, interface: Interface) -> bool:
-    answer: object = where(interface)
-    if inspect.iscoroutine(answer):
-        answer.close()
-        raise TypeError(f"where must be a synchronous function of an Interface, got the asynchronous {where!r}")
-    return bool(answer)
-
-
-@trio.lowlevel.disable_ki_protection  # The caller's code, too.
 def _tell(on_refusal: RefusalHandler, interface: Interface, error: OSError) -> None:
     on_refusal(interface, error)

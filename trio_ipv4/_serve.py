@@ -11,31 +11,22 @@ from typing import TYPE_CHECKING, Final, Generic, NoReturn, Protocol, TypeAlias,
 
 import trio
 
-from trio_ipv4._abi.structs import SOCK_DGRAM
-from trio_ipv4._conn import open as _open
 from trio_ipv4._conn.conn import Conn
 from trio_ipv4._conn.monitor import Feed
-from trio_ipv4._conn.packet import PacketConn
+from trio_ipv4._conn.open import open_udp
 from trio_ipv4._conn.turns import require_trio
-from trio_ipv4._kernel import namespaces, sockets
+from trio_ipv4._conn.where import InterfacePredicate, can_hear_multicast, require_predicate
+from trio_ipv4._kernel import namespaces
 from trio_ipv4._kernel.native import current_system
-from trio_ipv4._matching import (
-    InterfacePredicate,
-    Matching,
-    RefusalHandler,
-    Refusals,
-    can_hear_multicast,
-    require_predicate,
-    require_refusal_handler,
-    warn_of_refusal,
-)
+from trio_ipv4._matching import Matching, RefusalHandler, Refusals, require_refusal_handler, warn_of_refusal
 from trio_ipv4._values.control import DEFAULT_FLAGS, ControlFlags
-from trio_ipv4._values.fields import UNSPECIFIED, to_bool, to_group, to_integer
+from trio_ipv4._values.fields import to_bool, to_group, to_integer
 from trio_ipv4._values.source_filter import ANY, SourceFilter, to_sources
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
+    from trio_ipv4._conn.packet import PacketConn
     from trio_ipv4._matching import Step
     from trio_ipv4._values.fields import AddressLike
     from trio_ipv4._values.interface import Interface
@@ -180,25 +171,18 @@ async def serve_group(
     """
     require_trio()
     address, number, heard = to_group(group, "group"), to_integer(port, "port", 1, 0xFFFF), to_sources(sources)
-    system = current_system()
-    settings = [
-        ("SO_BROADCAST", 1),
-        *_open.settings_for(system.platform, multicast_all=False, control_flags=control_flags),
-    ]
+    if not isinstance(control_flags, ControlFlags):
+        raise TypeError(f"control_flags must be ControlFlags, got {control_flags!r}")
     hold = object()
 
     @trio.lowlevel.enable_ki_protection
     def open_connection(interface: Interface) -> PacketConn:
-        # By index: its name may be another's by now. Before binding, so that nothing from elsewhere is queued.
-        device = ("SO_BINDTOIFINDEX", interface.index)
-        socket = sockets.open_socket(system, SOCK_DGRAM, 0, UNSPECIFIED, number, [device, *settings], share_port=True)
-        conn = _open.own(PacketConn, socket, control_flags)
-        try:
+        with contextlib.ExitStack() as failing:
+            # By index: its name may be another's by now.
+            conn = open_udp("0.0.0.0", number, share_port=True, interface=interface.index, control_flags=control_flags)
+            failing.callback(conn.close)
             conn._ledger.enter(hold, interface.index, address, heard)
-            conn.multicast_interface = interface.index
-        except BaseException:
-            conn.close()
-            raise
+            failing.pop_all()
         return conn
 
     await serve_interfaces(

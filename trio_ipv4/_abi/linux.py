@@ -50,6 +50,7 @@ _OPTIONS: Final[Mapping[str, Option]] = {
     "SO_BROADCAST": Option(SOL_SOCKET, 6),
     "SO_SNDBUF": Option(SOL_SOCKET, 7, Layout.DOUBLED),
     "SO_RCVBUF": Option(SOL_SOCKET, 8, Layout.DOUBLED),
+    "IP_OPTIONS": Option(IPPROTO_IP, 4),
     "SO_RCVBUFFORCE": Option(SOL_SOCKET, 33, Layout.DOUBLED),
     "SO_REUSEPORT": Option(SOL_SOCKET, 15),
     "SO_BINDTODEVICE": Option(SOL_SOCKET, 25, Layout.STRUCT),

@@ -10,4 +10,4 @@
 #   inbox, outbox, ledger, conn     datagrams in and out, who holds which filter, and the options of any socket
 #   monitor, routes, holds, warn    what the ledger asks; what the interfaces are now
 #   codec, caches, switches         values and octets; tables that remember; which facts a socket receives
-#   turns, option_rows              one trio socket, shared by tasks; an option as a row
+#   turns, option_rows, where       one trio socket, shared by tasks; an option as a row; predicates on interfaces

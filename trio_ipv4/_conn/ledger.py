@@ -41,10 +41,12 @@ from trio_ipv4._codec.plan import Call, Verb, plan
 from trio_ipv4._conn import routes
 from trio_ipv4._conn.holds import Holds
 from trio_ipv4._conn.monitor import monitor_of
+from trio_ipv4._conn.turns import this_run
 from trio_ipv4._conn.warn import warn, warn_of_deafness
 from trio_ipv4._errors import MembershipWarning
-from trio_ipv4._kernel import groups, lookup
+from trio_ipv4._kernel import announce, groups, lookup
 from trio_ipv4._kernel.explain import refusal
+from trio_ipv4._kernel.lifetimes import LOST, News
 from trio_ipv4._values.source_filter import INCLUDE_NEVER, NONE, SourceFilter
 
 if TYPE_CHECKING:
@@ -53,7 +55,6 @@ if TYPE_CHECKING:
 
     from trio_ipv4._codec.explicit_steps import Step
     from trio_ipv4._conn.monitor import Monitor
-    from trio_ipv4._kernel.lifetimes import News
     from trio_ipv4._kernel.system import Socket
     from trio_ipv4._values.interface import InterfaceLike
 
@@ -240,22 +241,37 @@ class Ledger:
         """
         self._require_open()
         self._monitored()
-        refused: list[OSError] = []
-        for entry in list(self._entries.values()):
-            if not lookup.exists(self._socket, entry.key[0]):
-                continue
-            try:
-                if self._monitor is None:
-                    self._bring(entry, NONE)
-                self._bring(entry, entry.holds.merged())
-            except OSError as error:
-                refused.append(error)
-        self._monitored()
-        if len(refused) > 1:
-            each = "; ".join(str(error.strerror) for error in refused)
-            raise OSError(refused[0].errno, f"{len(refused)} memberships are not repaired: {each}")
-        if refused:
-            raise refused[0]
+        present = [each for each in self._entries.values() if lookup.exists(self._socket, each.key[0])]
+        try:
+            _try_all(self._repair, present, "repaired")
+        finally:
+            self._monitored()
+
+    def _repair(self, entry: Entry) -> None:
+        if self._monitor is None:
+            self._bring(entry, NONE)
+        self._bring(entry, entry.holds.merged())
+
+    def refresh(self, entry: Entry) -> None:
+        """Announce a membership again."""
+        self._require_open()
+        self._catch_up()
+        if not entry.is_member:
+            raise refusal(
+                errno.ENODEV, "join", f"announce {entry.key[1]} again on {self._where(entry.key)}", self._socket
+            )
+        members = announce.find_members(self._socket, *entry.key)
+        if members is not None and members.users == 1:
+            self._join_anew(entry, entry.has)
+            self._catch_up()
+            self._require_alive(entry)
+        else:
+            announce.send_report(self._socket, *entry.key, entry.has, members)
+
+    def refresh_all(self) -> None:
+        """Announce all memberships again."""
+        self._require_open()
+        _try_all(self.refresh, self._members(), "announced")
 
     def close(self) -> None:
         """Leave everything. A refused leave happens anyway when the socket is closed next."""
@@ -300,12 +316,25 @@ class Ledger:
         """Take in all that has happened to links, and return why memberships could not be joined again."""
         if self._is_inherited():
             return ()
-        if self._monitor is None and self._can_monitor:
-            self._monitor = monitor_of(self._socket)
-            self._can_monitor = self._monitor is not None
-            if self._monitor is not None:
-                self._monitor.register(self)
-        return () if self._monitor is None else self._monitor.catch_up()
+        refusals: list[str] = []
+        if self._monitor is None:
+            self._begin_monitoring()
+        elif this_run() not in (None, self._monitor.run):
+            self._monitor.unregister(self)
+            self._begin_monitoring()
+            self.bury(LOST)
+            refusals += self.revive(LOST)
+        if self._monitor is not None:
+            refusals += self._monitor.catch_up()
+        return refusals
+
+    def _begin_monitoring(self) -> None:
+        if not self._can_monitor:
+            return
+        self._monitor = monitor_of(self._socket)
+        self._can_monitor = self._monitor is not None
+        if self._monitor is not None:
+            self._monitor.register(self)
 
     # Entries
 
@@ -459,6 +488,21 @@ class Ledger:
     def _require_open(self) -> None:
         if not self._is_open():
             raise trio.ClosedResourceError("this connection was closed")
+
+
+def _try_all(act: Callable[[Entry], None], entries: Iterable[Entry], done: str) -> None:
+    """Act on all entries, and then raise all refusals as one."""
+    refused: list[OSError] = []
+    for entry in entries:
+        try:
+            act(entry)
+        except OSError as error:
+            refused.append(error)
+    if len(refused) > 1:
+        each = "; ".join(str(error.strerror) for error in refused)
+        raise OSError(refused[0].errno, f"{len(refused)} memberships are not {done}: {each}")
+    if refused:
+        raise refused[0]
 
 
 def _call(socket: Socket, key: Key, call: Call, wanted: SourceFilter) -> None:

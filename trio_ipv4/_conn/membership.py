@@ -106,6 +106,28 @@ class Membership:
         self._replace(self._sources.block(*addresses))
 
     @trio.lowlevel.enable_ki_protection
+    def refresh(self) -> None:
+        """Announce the membership again, for a switch or router that may have forgotten it. Not a checkpoint.
+
+        Where nobody sends IGMP queries, a switch that snoops forgets a member after some minutes, 260 seconds as a rule
+        (RFC 9776 section 8.4, RFC 4541 section 2.1.1): call this every minute or two there. A network with a querier
+        does not need it.
+
+        If this socket is the only member of this host on the interface, it leaves and joins again, and misses what
+        arrives in between. Otherwise that would announce nothing. Then it sends a report of its own, which needs
+        CAP_NET_RAW. Linux.
+
+        Raises:
+            OSError: EPERM: there are other members, or nobody can tell, and this process may not send a report. ENODEV:
+                the interface is gone. Others: the kernel refused.
+            RuntimeError: Before the block has been entered.
+            trio.ClosedResourceError: After the block, or when the connection is closed.
+        """
+        if self._ended:
+            raise trio.ClosedResourceError("this membership has ended with its block")
+        self._ledger.refresh(self._joined)
+
+    @trio.lowlevel.enable_ki_protection
     async def __aenter__(self) -> Membership:
         if self._entered:
             raise RuntimeError("a membership can be entered only once: call joined() again")

@@ -72,22 +72,37 @@ class Memberships(OwnedConn):
     def memberships(self) -> Mapping[tuple[int, IPv4Address], SourceFilter]:
         """A snapshot of this connection's memberships: the merged filter of each (interface index, group).
 
-        These are the kernel's filters, which may be wider than the scopes ask for: see `MembershipWarning`.
+        These are the kernel's filters, which may be wider than the scopes ask for: see `MembershipWarning`. A
+        membership that has died with its interface is not among them.
         """
         self._require_open()
         return self._ledger.memberships
 
     @trio.lowlevel.enable_ki_protection
     def repair_memberships(self) -> None:
-        """Leave and join again each membership that a deleted interface has made dead, where another has its index now.
+        """Join again each membership that a deleted interface has made dead, where another has its index now.
 
-        A membership whose interface is gone is kept, for the day on which an interface with its index comes back.
+        That is done without being asked for, too, as soon as anybody notices (`Membership.is_alive` says when). What is
+        left for this is a join that was refused then (`MembershipWarning`). A membership whose interface is gone is
+        kept, for the day on which an interface with its index comes back.
+
+        Where rtnetlink can't be asked, as in some sandboxes, every membership is left and joined again.
 
         Raises:
             OSError: The kernel refused to join again. The other memberships are repaired all the same. If it refused
                 several, the message names each, and the errno is that of the first.
         """
         self._ledger.repair()
+
+    @trio.lowlevel.enable_ki_protection
+    def refresh_memberships(self) -> None:
+        """Announce every membership of this connection again: see `Membership.refresh`.
+
+        Raises:
+            OSError: As for `Membership.refresh`. The others are announced all the same. Of several refusals the message
+                names each, and the errno is that of the first.
+        """
+        self._ledger.refresh_all()
 
     def source_filter(self, interface: InterfaceLike, group: AddressLike) -> SourceFilter:
         """Read the filter of a membership from the kernel: the merge of all scopes and explicit operations.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, TypeVar
 
 from trio_ipv4._abi.structs import SOCK_DGRAM, SOCK_RAW
@@ -15,8 +16,10 @@ from trio_ipv4._values.fields import UNSPECIFIED, to_address, to_bool, to_intege
 
 if TYPE_CHECKING:
     from trio_ipv4._abi.platform import Platform
+    from trio_ipv4._kernel.sockets import SocketOption
     from trio_ipv4._kernel.system import Socket
     from trio_ipv4._values.fields import AddressLike
+    from trio_ipv4._values.interface import InterfaceLike
 
 ConnT = TypeVar("ConnT", PacketConn, RawConn)
 
@@ -27,8 +30,10 @@ def open_udp(
     *,
     share_port: bool = False,
     bind_group: bool = False,
+    interface: InterfaceLike = None,
     multicast_all: bool = False,
     control_flags: ControlFlags = DEFAULT_FLAGS,
+    options: Iterable[SocketOption] = (),
 ) -> PacketConn:
     """Open a UDP connection, bound to `address` and `port`. Not a checkpoint. It may send to broadcast (SO_BROADCAST).
 
@@ -41,15 +46,20 @@ def open_udp(
             broadcast each of them. Unicast reaches one: Linux prefers one that is bound to the address or the device. A
             program that sets SO_REUSEPORT alone can bind only before this one.
         bind_group: Bind to the group that `address` names, so that nothing else is heard, unicast included.
+        interface: The interface to which to bind the socket (SO_BINDTOIFINDEX, Linux): it hears only datagrams that
+            arrive there, and sends there. It is the `multicast_interface`, too. By default any. It needs no privilege;
+            before Linux 5.7, CAP_NET_RAW.
         multicast_all: Whether to hear groups that other sockets of this host joined. By default, of groups only what
             this socket joined arrives, 224.0.0.1 included (IP_MULTICAST_ALL, Linux; ignored where the option doesn't
             exist).
         control_flags: The facts to receive with each datagram, from the first on; only the first timestamps may be the
             time of reading. The default has the facts that `Datagram.reply` needs.
+        options: Further options to set before binding: triples of level, name and value as for setsockopt(2), such as
+            `(SOL_SOCKET, SO_PRIORITY, 6)`. An integer is passed as a C int, octets as they are.
 
     Raises:
-        OSError: EADDRINUSE, EADDRNOTAVAIL, EMFILE; EACCES for a port below sysctl net.ipv4.ip_unprivileged_port_start
-            (1024) without CAP_NET_BIND_SERVICE.
+        OSError: EADDRINUSE, EADDRNOTAVAIL, EMFILE. ENODEV: there is no such interface. EACCES: a port below sysctl
+            net.ipv4.ip_unprivileged_port_start (1024) without CAP_NET_BIND_SERVICE.
         UnsupportedError: The platform has no such fact, or is none of Linux and macOS.
         ValueError: A host name; a port out of range; `bind_group` with an address that is not multicast.
     """
@@ -61,16 +71,21 @@ def open_udp(
     settings = [("SO_BROADCAST", 1), *settings_for(system.platform, multicast_all, control_flags)]
     bound = UNSPECIFIED if local.is_multicast and not bind_group else local
     number = to_integer(port, "port", 0, 0xFFFF)
-    socket = sockets.open_socket(system, SOCK_DGRAM, 0, bound, number, settings, share_port=shared)
-    return own(PacketConn, socket, control_flags)
+    bare = _to_options(options)
+    socket = sockets.open_socket(
+        system, SOCK_DGRAM, 0, bound, number, settings, share_port=shared, interface=interface, options=bare
+    )
+    return own(PacketConn, socket, control_flags, interface)
 
 
 def open_ip(
     protocol: int,
     address: AddressLike = "0.0.0.0",
     *,
+    interface: InterfaceLike = None,
     multicast_all: bool = False,
     control_flags: ControlFlags = DEFAULT_FLAGS,
+    options: Iterable[SocketOption] = (),
 ) -> PacketConn:
     """Open a connection over raw IP that sends and receives the payload of IP packets. Not a checkpoint.
 
@@ -81,8 +96,10 @@ def open_ip(
             here, although as IPPROTO_RAW it means IP_HDRINCL to the kernel otherwise (raw(7)).
         address: A local address, or a group. With another than 0.0.0.0, only packets to that address are received,
             except in the moment before the socket is bound.
+        interface: As for `open_udp`.
         multicast_all: As for `open_udp`.
         control_flags: As for `open_udp`.
+        options: As for `open_udp`.
 
     Raises:
         PermissionError: The process lacks CAP_NET_RAW.
@@ -91,24 +108,29 @@ def open_ip(
         ValueError: A host name; `protocol` is out of range.
     """
     # A raw socket begins with 0, unless its protocol is IPPROTO_RAW (raw(7)).
-    socket = _raw_socket(protocol, address, multicast_all, control_flags, ("IP_HDRINCL", 0))
-    return own(PacketConn, socket, control_flags)
+    settings = ("IP_HDRINCL", 0), *_raw_settings(multicast_all, control_flags)
+    socket = _raw_socket(protocol, address, interface, settings, options)
+    return own(PacketConn, socket, control_flags, interface)
 
 
 def open_raw(
     protocol: int,
     address: AddressLike = "0.0.0.0",
     *,
+    interface: InterfaceLike = None,
     multicast_all: bool = False,
     control_flags: ControlFlags = DEFAULT_FLAGS,
+    options: Iterable[SocketOption] = (),
 ) -> RawConn:
     """Open a connection over raw IP that sends and receives headers too (IP_HDRINCL; raw(7)). Not a checkpoint.
 
     Args:
         protocol: The IP protocol's number, 1 to 255. A packet that is sent has the protocol of its header.
         address: As for `open_ip`.
+        interface: As for `open_udp`.
         multicast_all: As for `open_udp`.
         control_flags: As for `open_udp`.
+        options: As for `open_udp`.
 
     Raises:
         PermissionError: The process lacks CAP_NET_RAW.
@@ -116,30 +138,61 @@ def open_raw(
         UnsupportedError: As for `open_udp`.
         ValueError: A host name; `protocol` is out of range.
     """
-    socket = _raw_socket(protocol, address, multicast_all, control_flags, ("IP_HDRINCL", 1))
-    return own(RawConn, socket, control_flags)
+    settings = ("IP_HDRINCL", 1), *_raw_settings(multicast_all, control_flags)
+    socket = _raw_socket(protocol, address, interface, settings, options)
+    return own(RawConn, socket, control_flags, interface)
 
 
-def own(kind: type[ConnT], socket: Socket, control_flags: ControlFlags) -> ConnT:
-    """Make a connection of a socket that was opened with `settings_for(control_flags)`; close it if that fails."""
+def own(kind: type[ConnT], socket: Socket, control_flags: ControlFlags, interface: InterfaceLike = None) -> ConnT:
+    """Make a connection of a socket that was opened with `settings_for(control_flags)`; close it if that fails.
+
+    If it is bound to an interface, multicast leaves there, from the address by which that was named, if it was.
+    """
     try:
-        return kind._of_new_socket(socket, control_flags)
+        conn = kind._of_new_socket(socket, control_flags)
+        if interface is not None:
+            conn.multicast_interface = interface
     except BaseException:
         socket.close()
         raise
+    return conn
+
+
+def _raw_settings(multicast_all: bool, control_flags: ControlFlags) -> list[tuple[str, int]]:
+    return settings_for(current_system().platform, multicast_all, control_flags)
 
 
 def _raw_socket(
     protocol: int,
     address: AddressLike,
-    multicast_all: bool,
-    control_flags: ControlFlags,
-    header: tuple[str, int],
+    interface: InterfaceLike,
+    settings: Iterable[tuple[str, int]],
+    options: Iterable[SocketOption],
 ) -> Socket:
-    number = to_integer(protocol, "protocol", 1, 255)
-    system = current_system()
-    settings = [header, *settings_for(system.platform, multicast_all, control_flags)]
-    return sockets.open_socket(system, SOCK_RAW, number, to_address(address, "address"), 0, settings)
+    number, local, bare = to_integer(protocol, "protocol", 1, 255), to_address(address, "address"), _to_options(options)
+    return sockets.open_socket(
+        current_system(), SOCK_RAW, number, local, 0, settings, interface=interface, options=bare
+    )
+
+
+def _to_options(options: Iterable[SocketOption]) -> list[SocketOption]:
+    """Check options before anything is opened."""
+    given: object = options
+    if not isinstance(given, Iterable) or isinstance(given, str | bytes):
+        raise TypeError(f"options must be triples of level, name and value, got {given!r}")
+    return [_to_option(option) for option in options]
+
+
+def _to_option(option: object) -> SocketOption:
+    if not isinstance(option, tuple) or len(option) != 3:
+        raise TypeError(f"an option must be a triple of level, name and value, got {option!r}")
+    level, name, value = option
+    octets = value if isinstance(value, bytes) else to_integer(value, "an option's value", -(2**31), 2**31 - 1)
+    return (
+        to_integer(level, "an option's level", 0, 2**31 - 1),
+        to_integer(name, "an option's name", 0, 2**31 - 1),
+        octets,
+    )
 
 
 def settings_for(platform: Platform, multicast_all: bool, control_flags: ControlFlags) -> list[tuple[str, int]]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import trio
 
@@ -13,18 +14,21 @@ from trio_ipv4._conn.warn import warn
 from trio_ipv4._errors import CappedBufferWarning
 from trio_ipv4._kernel import bpf, lookup, options
 from trio_ipv4._values.bpf import to_program
+from trio_ipv4._values.control import ControlMessage
 from trio_ipv4._values.fields import to_integer
 from trio_ipv4._values.icmp import ICMPFilter
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from trio_ipv4._conn.codec import Codec
     from trio_ipv4._conn.outbox import Outbox
+    from trio_ipv4._kernel.system import Socket
     from trio_ipv4._values.bpf import RawInstruction
     from trio_ipv4._values.interface import InterfaceLike
 
 _NO_ADDRESS: Final = bytes(4)
-_LOOPBACK: Final = ipaddress.IPv4Address("127.0.0.1").packed
+_LOOPBACK: Final = ipaddress.IPv4Address("127.0.0.1")
 
 
 class ProgramHolder(Protocol):
@@ -37,6 +41,7 @@ class ProgramHolder(Protocol):
 class SocketOptions(OwnedConn):
     """The part of a connection that gets and sets options."""
 
+    _codec: Codec[Any]
     _outbox: Outbox
     _bpf: ProgramHolder
 
@@ -77,12 +82,13 @@ class SocketOptions(OwnedConn):
         With `None`, the source address chooses its interface if the socket is bound to one or the control message has a
         `src`; otherwise the routes choose. An `ifindex` in a control message comes before this.
 
-        Set it to an `Interface`, a name, an index, an `IPv4Address` that the interface owns, or `None`. The index that
-        was set here reads back; Linux's own getter (IP_MULTICAST_IF) does not tell it.
+        Set it to an `Interface`, a name, an index, an `IPv4Address` that the interface owns, or `None`. An address is
+        the source of multicast as well, on that interface; otherwise the kernel takes the first address of the
+        interface. The index that was set here reads back; Linux's own getter (IP_MULTICAST_IF) does not tell it.
 
         Raises:
-            OSError: ENODEV or EADDRNOTAVAIL: there is no such interface or address. EINVAL: the socket is bound to
-                another device.
+            OSError: ENODEV or EADDRNOTAVAIL: there is no such interface or address. EADDRINUSE: several interfaces have
+                the address; the message names them. EINVAL: the socket is bound to another device.
             UnsupportedError: A name or an address, on platforms other than Linux.
         """
         socket = self._usable
@@ -95,10 +101,12 @@ class SocketOptions(OwnedConn):
     def multicast_interface(self, value: InterfaceLike) -> None:
         socket = self._usable
         index = lookup.resolve(socket, value)
-        # With the index alone, datagrams on loopback would have the source 0.0.0.0.
-        loopback = index is not None and lookup.is_loopback(socket, index)
-        options.set_multicast_interface(socket, index or 0, _LOOPBACK if loopback else _NO_ADDRESS)
+        source = value if isinstance(value, ipaddress.IPv4Address) else None
+        if source is None and index is not None and lookup.is_loopback(socket, index):
+            source = _LOOPBACK  # With the index alone, datagrams on loopback would have the source 0.0.0.0.
+        options.set_multicast_interface(socket, index or 0, _NO_ADDRESS if source is None else source.packed)
         self._outbox.multicast_interface = index
+        self._codec.complete = None if source is None else functools.partial(_with_source, socket, index)
 
     @property
     def receive_buffer_size(self) -> int:
@@ -179,3 +187,14 @@ class SocketOptions(OwnedConn):
         """
         self._require_open()
         self._bpf.detach()
+
+
+def _with_source(socket: Socket, index: int | None, control: ControlMessage) -> ControlMessage:
+    """Add the source to a request for another interface than that with `index`.
+
+    The kernel would take the address that was set for that one (IP_MULTICAST_IF).
+    """
+    if control.ifindex in (None, index) or control.src is not None:
+        return control
+    source = lookup.first_address(socket, control.ifindex)
+    return ControlMessage(src=source, ifindex=control.ifindex, ttl=control.ttl, tos=control.tos)

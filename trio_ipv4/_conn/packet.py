@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import ipaddress
 import itertools
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final, final
+
+import trio
 
 from trio_ipv4._abi.structs import SOCK_RAW
 from trio_ipv4._conn.caches import SegmentSizes, Tables
@@ -17,17 +21,21 @@ from trio_ipv4._conn.outbox import Outbox, partial_send
 from trio_ipv4._conn.switches import switched_on
 from trio_ipv4._conn.traffic import Traffic
 from trio_ipv4._conn.turns import require_trio
+from trio_ipv4._conn.where import ask, can_hear_multicast, require_predicate
 from trio_ipv4._errors import ParseError
-from trio_ipv4._kernel import calls, offload
+from trio_ipv4._kernel import calls, namespaces, netlink, offload
+from trio_ipv4._kernel.explain import refusal
 from trio_ipv4._values.control import EMPTY, ControlFlags, ControlMessage
 from trio_ipv4._values.datagram import Datagram, make_datagram
 from trio_ipv4._values.fields import to_bool, to_integer, to_octets
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
+    from trio_ipv4._conn.where import InterfacePredicate
     from trio_ipv4._kernel.calls import Columns, Received, Sender
     from trio_ipv4._values.fields import EndpointLike
+    from trio_ipv4._values.interface import Interface
 
 _CALLS_AT_ONCE: Final = 32
 """How many trains of segments, each up to 64 KiB, to send before other tasks run."""
@@ -112,6 +120,54 @@ class PacketConn(SocketOptions, Memberships, Traffic[Datagram]):
         _, name, request = self._codec.encode(Datagram(b"", endpoint, control=control))
         await self._outbox.send(_portions(every, name, request))
 
+    async def send_everywhere(
+        self, datagram: Datagram, *, where: InterfacePredicate = can_hear_multicast
+    ) -> Mapping[Interface, OSError | None]:
+        """Send a datagram on every interface that matches, on each from its own address.
+
+        Return the outcome by interface: `None`, or the error with which the kernel refused it there. One that refuses
+        does not stop the others. A checkpoint; cancelled, it has sent on some.
+
+        Args:
+            datagram: What to send. Its control message names neither `src` nor `ifindex`.
+            where: Which interfaces match; as for `follow_group`.
+
+        Raises:
+            OSError: rtnetlink is refused here, as in some sandboxes.
+            TypeError: Not a `Datagram`.
+            UnsupportedError: This is not Linux.
+            ValueError: The control message names `src` or `ifindex`, or the connection belongs to another network
+                namespace than the current one.
+        """
+        self._require_open()
+        require_trio()
+        require_predicate(where)
+        self._codec.encode(datagram)  # Refuse nonsense before anything is sent.
+        control = datagram.control
+        if control.src is not None or control.ifindex is not None:
+            raise ValueError(f"control must name neither src nor ifindex to be sent everywhere, got {control}")
+        found = netlink.list_interfaces(self._socket.system)
+        if not namespaces.is_current(self._socket):
+            raise ValueError("this connection belongs to another network namespace than the one that is current")
+        await trio.lowlevel.checkpoint()
+        outcomes: dict[Interface, OSError | None] = {}
+        for interface in found.values():
+            if ask(where, interface):
+                outcomes[interface] = await self._send_on(interface, datagram)
+        return outcomes
+
+    async def _send_on(self, interface: Interface, datagram: Datagram) -> OSError | None:
+        if not interface.addresses:
+            attempt = f"send {len(datagram.payload)} octets on {interface.name}"
+            return refusal(errno.EADDRNOTAVAIL, "send", attempt, advice="it has no IPv4 address to send from")
+        control, source = datagram.control, interface.addresses[0].ip
+        request = ControlMessage(src=source, ifindex=interface.index, ttl=control.ttl, tos=control.tos)
+        try:
+            await self.send(Datagram(datagram.payload, datagram.peer, control=request))
+        except OSError as error:
+            return error
+        return None
+
     async def send_segmented(
         self, payload: bytes, segment_size: int, endpoint: EndpointLike, *, control: ControlMessage = EMPTY
     ) -> None:
@@ -172,6 +228,7 @@ class DatagramCodec:
         self._is_raw: Final = is_raw
         self.facts = tables.facts
         self.header_room: Final = calls.HEADER_ROOM if is_raw else 0
+        self.complete: Callable[[ControlMessage], ControlMessage] | None = None
         self._sizes: SegmentSizes | None = None
         self._make_recipe()
 
@@ -220,10 +277,15 @@ class DatagramCodec:
     def encode(self, value: Datagram, /) -> tuple[bytes, bytes, bytes]:
         if not isinstance(value, Datagram):
             raise TypeError(f"pass a Datagram, not {value!r}: send_to(payload, endpoint) takes octets")
-        return value.payload, self._tables.names[value.peer], self._tables.request(value.control)
+        control = value.control
+        if self.complete is not None and ipaddress.IPv4Address(value.peer[0]).is_multicast:
+            control = self.complete(control)
+        return value.payload, self._tables.names[value.peer], self._tables.request(control)
 
     def encode_all(self, values: tuple[Datagram, ...], /) -> Columns:
-        columns = self._sender.columns(values, _KIND, self._tables.names, self._tables.request)
+        columns = None
+        if self.complete is None:
+            columns = self._sender.columns(values, _KIND, self._tables.names, self._tables.request)
         if columns is None:
             payloads, names, controls = zip(*map(self.encode, values), strict=True)  # It names the culprit.
             return payloads, names, controls

@@ -20,13 +20,13 @@ from trio_ipv4._values.datagram import RawDatagram
 from trio_ipv4._values.header import Header, from_kernel_order, to_kernel_order
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from trio_ipv4._abi.platform import Platform
     from trio_ipv4._kernel.calls import Columns, Received
     from trio_ipv4._kernel.system import Socket
     from trio_ipv4._values.bpf import RawInstruction
-    from trio_ipv4._values.control import ControlFlags
+    from trio_ipv4._values.control import ControlFlags, ControlMessage
 
 
 @final
@@ -71,6 +71,7 @@ class PacketCodec:
         self.header_room: Final = calls.HEADER_ROOM
         self.recipe: Final = None
         self.is_coalesced: Final = False
+        self.complete: Callable[[ControlMessage], ControlMessage] | None = None
 
     def use_facts(self, facts: ControlFlags, /) -> None:
         self.facts = facts
@@ -108,6 +109,8 @@ class PacketCodec:
         if platform.header_in_host_order:
             header = to_kernel_order(header, platform.byte_order)
         name = structs.sockaddr_in(platform, value.header.dst.packed, 0)
+        if self.complete is not None and value.header.dst.is_multicast:
+            control = self.complete(control)
         return header + value.payload, name, self._tables.request(control)
 
     def encode_all(self, values: tuple[RawDatagram, ...], /) -> Columns:

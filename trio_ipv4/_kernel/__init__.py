@@ -13,6 +13,7 @@
 #   groups            join, leave, source filters
 #   bpf, offload      BPF programs and the ICMP filter; segmentation offload of UDP
 #   netlink, lookup   list interfaces; resolve names, indexes and addresses through a socket
+#   announce          tell switches and routers of a membership again
 #   lifetimes         on which links IPv4 has ended and begun
 #   namespaces        which network namespace a socket belongs to
 #   explain, causes   an OSError becomes the same OSError with advice; why sending was refused

@@ -73,7 +73,8 @@ class News(NamedTuple):
         return self.is_lost or index in self.begun or index in self.ended
 
 
-_LOST: Final = News(frozenset(), frozenset(), is_lost=True)
+LOST: Final = News(frozenset(), frozenset(), is_lost=True)
+"""Nobody knows what has happened."""
 
 
 @final
@@ -99,7 +100,7 @@ class Lifetimes:
         messages = receive_all(self.socket)
         if messages is None:
             drain(self.socket)
-            return _LOST
+            return LOST
         ended: set[int] = set()
         begun: set[int] = set()
         for message in messages:

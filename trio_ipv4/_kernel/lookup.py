@@ -29,6 +29,7 @@ def resolve(socket: Socket, interface: InterfaceLike) -> int | None:
 
     Raises:
         OSError: ENODEV: there is no interface of that name or index. EADDRNOTAVAIL: none has that address.
+            EADDRINUSE: several have it.
         TypeError: Not an `Interface`, name, index, `IPv4Address` or `None`.
     """
     if interface is None:
@@ -91,6 +92,12 @@ def own_addresses(socket: Socket) -> set[ipaddress.IPv4Address]:
     return {address for _, address in _addresses(socket)}
 
 
+def first_address(socket: Socket, index: int) -> ipaddress.IPv4Address | None:
+    """Return the primary address of the interface with that index, `None` if it has none."""
+    name = name_of(socket, index)
+    return next((address for owner, address in _addresses(socket) if owner == name), None)
+
+
 def indexes(socket: Socket) -> list[int]:
     """Return the indexes of the interfaces in the socket's namespace; elsewhere than here, of those with an address."""
     if namespaces.is_current(socket):
@@ -137,10 +144,14 @@ def _name_advice(name: str) -> str | None:
 
 
 def _index_of_address(socket: Socket, address: ipaddress.IPv4Address) -> int:
-    for name, owned in _addresses(socket):
-        if owned == address:
-            return index_of_name(socket, name)
-    raise refusal(errno.EADDRNOTAVAIL, "interface", f"find the interface that has the address {address}")
+    attempt = f"find the interface that has the address {address}"
+    owners = dict.fromkeys(name for name, owned in _addresses(socket) if owned == address)
+    if len(owners) > 1:
+        advice = f"{' and '.join(owners)} have it: name the interface instead"
+        raise refusal(errno.EADDRINUSE, "interface", attempt, advice=advice)
+    for name in owners:
+        return index_of_name(socket, name)
+    raise refusal(errno.EADDRNOTAVAIL, "interface", attempt)
 
 
 def _addresses(socket: Socket) -> Iterator[tuple[str, ipaddress.IPv4Address]]:

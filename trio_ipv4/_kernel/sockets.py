@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from trio_ipv4._abi.structs import AF_INET, SOCK_RAW
-from trio_ipv4._kernel import options
+from trio_ipv4._kernel import lookup
 from trio_ipv4._kernel.calls import MSG_DONTWAIT
 from trio_ipv4._kernel.explain import explain
+from trio_ipv4._kernel.options import LACKING, set_integer
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -17,7 +18,10 @@ if TYPE_CHECKING:
 
     from trio_ipv4._errors import Topic
     from trio_ipv4._kernel.system import Socket, System
+    from trio_ipv4._values.interface import InterfaceLike
 
+SocketOption: TypeAlias = "tuple[int, int, int | bytes]"
+"""Level, name and value of an option, as for setsockopt(2). An integer is a C int."""
 _MAX_DISCARDED: Final = 1000
 """In one go, so that other tasks run while errors flow in."""
 
@@ -31,6 +35,8 @@ def open_socket(
     settings: Iterable[tuple[str, int]],
     *,
     share_port: bool = False,
+    interface: InterfaceLike = None,
+    options: Iterable[SocketOption] = (),
 ) -> Socket:
     """Make a socket, set its options, and bind it: in that order, so that nothing is queued without them.
 
@@ -42,6 +48,8 @@ def open_socket(
         port: The local port; 0 lets the kernel choose, and is the only one for SOCK_RAW.
         settings: Names of options of this platform, and their values.
         share_port: Whether other sockets may have the port too.
+        interface: The device to bind to (SO_BINDTOIFINDEX), before the address.
+        options: Options as level, name and value, which are set before binding.
 
     Raises:
         OSError: The kernel refused; nothing is left open.
@@ -52,8 +60,13 @@ def open_socket(
     except OSError as error:
         raise explain(error, "make raw" if kind == SOCK_RAW else "make udp", f"make {what}") from None
     try:
+        index = lookup.resolve(socket, interface)
+        if index is not None:
+            set_integer(socket, "SO_BINDTOIFINDEX", index)
         for name, value in settings:
             _set(socket, name, value)
+        for option in options:
+            _set_bare(socket, *option)
         try:
             if share_port:
                 _bind_shared(socket, (str(address), port))
@@ -68,12 +81,21 @@ def open_socket(
     return socket
 
 
+def _set_bare(socket: Socket, level: int, name: int, value: int | bytes) -> None:
+    byte_order = socket.system.platform.byte_order
+    octets = value.to_bytes(4, byte_order, signed=value < 0) if isinstance(value, int) else value
+    try:
+        socket.setsockopt(level, name, octets)
+    except OSError as error:
+        raise explain(error, "option", f"set the option {name} of level {level} to {value!r}", socket) from None
+
+
 def _set(socket: Socket, name: str, value: int) -> None:
     try:
-        options.set_integer(socket, name, value)
+        set_integer(socket, name, value)
     except OSError as error:
         # Some sandboxes (gVisor) lack this one. Then more is heard than was joined, as on platforms without it.
-        if name != "IP_MULTICAST_ALL" or error.errno not in options.LACKING:
+        if name != "IP_MULTICAST_ALL" or error.errno not in LACKING:
             raise
 
 
@@ -99,15 +121,15 @@ def _bind_shared(socket: Socket, endpoint: tuple[str, int]) -> None:
     if endpoint[1] == 0:
         # With SO_REUSEADDR the kernel could choose a port that another such socket has.
         socket.bind(endpoint)
-        options.set_integer(socket, "SO_REUSEADDR", 1)
+        set_integer(socket, "SO_REUSEADDR", 1)
         return
-    options.set_integer(socket, "SO_REUSEADDR", 1)
+    set_integer(socket, "SO_REUSEADDR", 1)
     try:
         socket.bind(endpoint)
     except OSError as error:
         if error.errno != errno.EADDRINUSE:
             raise
-        options.set_integer(socket, "SO_REUSEPORT", 1)
+        set_integer(socket, "SO_REUSEPORT", 1)
         socket.bind(endpoint)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import itertools
 import os
 import subprocess
@@ -19,20 +21,24 @@ from support.links import bridge, ip
 from trio_ipv4 import (
     ControlFlags,
     ControlMessage,
+    Datagram,
     Interface,
     NoInterfaceWarning,
     PacketConn,
     RefusedInterfaceWarning,
     SourceFilter,
+    follow_group,
+    open_ip,
     open_udp,
     serve_group,
+    serve_interfaces,
 )
 from trio_ipv4.testing import Lab, igmp_groups, source_filters
 
 if TYPE_CHECKING:
     from conftest import Eventually
 
-GROUP = IPv4Address("239.8.8.8")
+GROUP, OTHER = IPv4Address("239.8.8.8"), IPv4Address("239.8.8.9")
 PORT = 5008
 SERIAL = itertools.count()
 RUN_AS_USER = ["setpriv", "--bounding-set=-all,+setfcap", "--inh-caps=-all", sys.executable, "-m", "trio_ipv4.testing"]
@@ -378,3 +384,224 @@ def test_all_of_it_works_without_root(needs_lab: None) -> None:
     assert done.returncode == 0, done.stdout
     assert " passed" in done.stdout
     assert "skipped" not in done.stdout
+
+
+# Renumbering
+
+
+async def test_a_handler_begins_again_with_the_new_addresses_and_loses_nothing(eventually: Eventually) -> None:
+    told: list[tuple[str, ...]] = []
+    conns = []
+    heard = []
+
+    async def handler(conn: PacketConn, interface: Interface) -> None:
+        told.append(tuple(str(each.ip) for each in interface.addresses))
+        conns.append(conn)
+        while True:
+            heard.append((await conn.receive()).payload)
+
+    ip(*bridge("br0", 10))
+    async with trio.open_nursery() as nursery:
+        await nursery.start(serve_group, handler, GROUP, PORT)
+        await eventually(lambda: told == [("198.18.10.1",)])
+        sent = []
+        for change, addresses in (
+            ("add 198.18.20.1/24", ("198.18.10.1", "198.18.20.1")),  # The new one comes first.
+            ("delete 198.18.10.1/24", ("198.18.20.1",)),
+            ("delete 198.18.20.1/24", ()),  # The old one goes first.
+            ("add 198.18.10.1/24", ("198.18.10.1",)),
+        ):
+            ip(f"address {change} dev br0")
+            sent.append(await probe(10))
+            await eventually(lambda addresses=addresses: told[-1] == addresses)
+        await eventually(lambda: heard == sent)
+        assert len(told) == 5
+        assert len(set(map(id, conns))) == 1
+        ip("address change 198.18.10.1/24 dev br0 valid_lft 1000 preferred_lft 1000")  # A renewed lease is no change.
+        await trio.testing.wait_all_tasks_blocked(0.02)
+        assert len(told) == 5
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_handler_that_closed_its_connection_gets_a_new_one(eventually: Eventually) -> None:
+    begun: list[PacketConn] = []
+
+    async def handler(conn: PacketConn, interface: Interface) -> None:
+        async with conn:
+            begun.append(conn)
+            await trio.sleep_forever()
+
+    ip(*bridge("br0", 10))
+    async with trio.open_nursery() as nursery:
+        await nursery.start(serve_group, handler, GROUP, PORT)
+        await eventually(lambda: len(begun) == 1)
+        ip("address add 198.18.20.1/24 dev br0")
+        await eventually(lambda: len(begun) == 2)
+        assert begun[0] is not begun[1]
+        assert begun[0].socket.fileno() < 0 <= begun[1].socket.fileno()
+        assert joined() == {10: 1}
+        nursery.cancel_scope.cancel()
+
+
+async def test_handlers_that_do_not_care_for_addresses_go_on(eventually: Eventually) -> None:
+    begun = []
+
+    async def handler(conn: PacketConn, interface: Interface) -> None:
+        begun.append(interface)
+        await trio.sleep_forever()
+
+    ip(*bridge("br0", 10))
+    async with trio.open_nursery() as nursery:
+        await nursery.start(partial(serve_group, restart=False), handler, GROUP, PORT)
+        await eventually(lambda: len(begun) == 1)
+        ip("address add 198.18.20.1/24 dev br0")
+        await trio.testing.wait_all_tasks_blocked(0.02)
+        assert len(begun) == 1
+        ip("link set br0 down", "link set br0 up")
+        await eventually(lambda: len(begun) == 2)
+        nursery.cancel_scope.cancel()
+
+
+# Errors of the caller's functions
+
+
+@pytest.mark.parametrize("at_start", [True, False])
+@pytest.mark.parametrize("following", [True, False])
+async def test_an_error_of_the_predicate_is_the_same_everywhere(at_start: bool, following: bool) -> None:
+    def where(interface: Interface) -> bool:
+        if at_start or interface.name == "br1":
+            raise LookupError(interface.name)
+        return interface.name == "br0"
+
+    async def handler(conn: PacketConn, interface: Interface) -> None:
+        await trio.sleep_forever()
+
+    ip(*bridge("br0", 10))
+    async with open_udp() as conn:
+        follow = partial(follow_group, conn, GROUP, where=where)
+        serve = partial(serve_group, handler, GROUP, PORT, where=where)
+        helper = follow if following else serve
+        if at_start:
+            with pytest.raises(LookupError):
+                await helper()
+            return
+        caught: list[Exception] = []
+
+        async def catch(*, task_status: trio.TaskStatus[object]) -> None:
+            try:
+                await helper(task_status=task_status)
+            except LookupError as error:
+                caught.append(error)
+
+        with trio.fail_after(20):
+            async with trio.open_nursery() as nursery:
+                await nursery.start(catch)
+                ip(*bridge("br1", 11))
+        assert len(caught) == 1
+        assert joined() == {}
+
+
+@pytest.mark.parametrize("nonsense", [None, 7])
+async def test_a_function_of_refusals_is_looked_at_before(nonsense: object) -> None:
+    async def later(interface: Interface, error: OSError) -> None:
+        raise AssertionError
+
+    with pytest.raises(TypeError, match="on_refusal must be"):
+        await serve_group(Log(), GROUP, PORT, on_refusal=nonsense)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="on_refusal must be a synchronous function"):
+        await serve_group(Log(), GROUP, PORT, on_refusal=later)
+
+
+# The general case
+
+
+def several(interface: Interface) -> Several:
+    """Two groups on two ports: what one handler needs, opened and closed as one."""
+    with contextlib.ExitStack() as stack:
+        conns = []
+        for number, group in ((PORT, GROUP), (PORT + 1, OTHER)):
+            conn = open_udp("0.0.0.0", number, share_port=True, interface=interface)
+            stack.callback(conn.close)
+            conn.join_group(interface, group)
+            conns.append(conn)
+        return Several(tuple(conns), stack.pop_all())
+
+
+@attrs.frozen
+class Several:
+    """Several connections of one interface."""
+
+    conns: tuple[PacketConn, ...]
+    stack: contextlib.ExitStack
+
+    def close(self) -> None:
+        self.stack.close()
+
+
+async def test_a_handler_may_have_several_connections(eventually: Eventually) -> None:
+    heard = []
+    opened: list[Several] = []
+
+    async def handler(several: Several, interface: Interface) -> None:
+        opened.append(several)
+        heard.extend([(interface.index, (await conn.receive()).payload) for conn in several.conns])
+        await trio.sleep_forever()
+
+    ip(*bridge("br0", 10), *bridge("br1", 11))
+    async with trio.open_nursery() as nursery:
+        interfaces = await nursery.start(serve_interfaces, handler, several)
+        assert [each.index for each in interfaces] == [10, 11]
+        assert joined() == {10: 1, 11: 1}
+        async with open_udp() as sender:
+            for number, group in ((PORT, GROUP), (PORT + 1, OTHER)):
+                await sender.send_everywhere(Datagram(b"%d" % number, (str(group), number)))
+        await eventually(lambda: len(heard) == 4)
+        assert sorted(heard) == [(i, b"%d" % number) for i in (10, 11) for number in (PORT, PORT + 1)]
+        ip("address add 198.18.20.1/24 dev br0")  # Nobody can tell whether such a thing is open: there is a new one.
+        await eventually(lambda: len(opened) == 3)
+        nursery.cancel_scope.cancel()
+    assert joined() == {}
+    assert all(conn.socket.fileno() < 0 for each in opened for conn in each.conns)
+
+
+async def test_no_group_and_raw_ip_are_served_as_well(eventually: Eventually) -> None:
+    heard = []
+
+    async def handler(conn: PacketConn, interface: Interface) -> None:
+        assert conn.memberships == {}
+        async with conn.joined(interface, GROUP):
+            heard.append(((await conn.receive()).payload, interface.name))
+
+    ip(*bridge("br0", 10))
+    async with trio.open_nursery() as nursery:
+        await nursery.start(serve_interfaces, handler, lambda each: open_ip(253, interface=each))
+        await eventually(lambda: joined() == {10: 1})
+        async with open_ip(253) as sender:
+            await sender.send_everywhere(Datagram(b"x", (str(GROUP), 0)))
+        await eventually(lambda: heard == [(b"x", "br0")])
+        nursery.cancel_scope.cancel()
+
+
+async def test_what_open_connection_raises_or_returns_is_the_callers(eventually: Eventually) -> None:
+    ip(*bridge("br0", 10))
+    told: list[int | None] = []
+
+    def refuse(interface: Interface) -> PacketConn:
+        raise OSError(errno.EPERM, "not today")
+
+    async with trio.open_nursery() as nursery:
+        on_refusal = lambda _, error: told.append(error.errno)  # noqa: E731
+        assert await nursery.start(partial(serve_interfaces, Log(), refuse, on_refusal=on_refusal)) == ()
+        assert told == [errno.EPERM]
+        nursery.cancel_scope.cancel()
+    with pytest.raises(ZeroDivisionError):
+        await serve_interfaces(Log(), lambda _: 1 // 0)  # type: ignore[arg-type, return-value]
+    with pytest.raises(TypeError, match="must return a connection, got 7"):
+        await serve_interfaces(Log(), lambda _: 7)  # type: ignore[arg-type, return-value]
+    for nonsense in (None, open_later):
+        with pytest.raises(TypeError, match="open_connection must be a synchronous function"):
+            await serve_interfaces(Log(), nonsense)  # type: ignore[arg-type]
+
+
+async def open_later(interface: Interface) -> PacketConn:
+    raise AssertionError

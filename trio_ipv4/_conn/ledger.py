@@ -271,6 +271,7 @@ class Ledger:
     def refresh_all(self) -> None:
         """Announce all memberships again."""
         self._require_open()
+        self._catch_up()
         _try_all(self.refresh, self._members(), "announced")
 
     def close(self) -> None:

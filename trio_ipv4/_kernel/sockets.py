@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 from trio_ipv4._abi.structs import AF_INET, SOCK_RAW
 from trio_ipv4._kernel import lookup
 from trio_ipv4._kernel.calls import MSG_DONTWAIT
-from trio_ipv4._kernel.explain import explain
+from trio_ipv4._kernel.explain import explain, refusal
 from trio_ipv4._kernel.options import LACKING, set_integer
 
 if TYPE_CHECKING:
@@ -60,9 +60,8 @@ def open_socket(
     except OSError as error:
         raise explain(error, "make raw" if kind == SOCK_RAW else "make udp", f"make {what}") from None
     try:
-        index = lookup.resolve(socket, interface)
-        if index is not None:
-            set_integer(socket, "SO_BINDTOIFINDEX", index)
+        if interface is not None:
+            _bind_to_interface(socket, interface)
         for name, value in settings:
             _set(socket, name, value)
         for option in options:
@@ -79,6 +78,14 @@ def open_socket(
         socket.close()
         raise
     return socket
+
+
+def _bind_to_interface(socket: Socket, interface: InterfaceLike) -> None:
+    index = lookup.resolve(socket, interface)
+    assert index is not None
+    if not lookup.exists(socket, index):  # The kernel takes any number.
+        raise refusal(errno.ENODEV, "interface", f"bind to the interface with index {index}")
+    set_integer(socket, "SO_BINDTOIFINDEX", index)
 
 
 def _set_bare(socket: Socket, level: int, name: int, value: int | bytes) -> None:

@@ -159,7 +159,8 @@ async def main(arguments: argparse.Namespace) -> int:
     names = arguments.interface or ["lo"]
 
     def is_wanted(interface: Interface) -> bool:
-        return interface.is_up and (interface.name in names or (names == ["all"] and interface.is_multicast))
+        is_any = names == ["all"] and interface.is_multicast and not interface.is_port
+        return interface.is_up and (interface.name in names or is_any)
 
     flags = ControlFlags.DST | ControlFlags.INTERFACE
     async with open_udp("0.0.0.0", PORT, share_port=True, control_flags=flags) as conn, trio.open_nursery() as nursery:

@@ -429,3 +429,21 @@ async def test_all_but_one_source_joins_excludes_includes_and_leaves(needs_lab: 
             assert await program.line() == "left"
             await eventually(lambda: (index, group) not in a.call(igmp_groups))
             assert await program.wait() == 0
+
+
+async def test_many_groups_are_spread_over_connections(eventually: Callable[..., object]) -> None:
+    async with running("many_groups", "lo", "--universes", "1-61", "--seconds", "4") as program:
+        universes = [IPv4Address("239.255.0.0") + number for number in range(1, 62)]
+        wanted = {(LO, group): 1 for group in universes}
+
+        def joined() -> dict[tuple[int, IPv4Address], int]:
+            return {key: users for key, users in igmp_groups().items() if key in wanted}
+
+        await eventually(lambda: joined() == wanted)  # type: ignore[misc]
+        for number in (0, 20, 60, 60):
+            send(b"x", universes[number], "127.0.0.1", 5568)
+        send(b"x", IPv4Address("239.255.0.99"), "127.0.0.1", 5568)
+        told = await program.lines(3)
+        counts = {universes[0]: 1, universes[20]: 1, universes[60]: 2}
+        assert sorted(told) == sorted(f"{group}: {count} datagrams" for group, count in counts.items())
+        assert await program.wait() == 0

@@ -32,6 +32,7 @@ RESPONDER: Final = [sys.executable, str(EXAMPLES / "mdns_responder.py")]
 MDNS_GROUP: Final = "224.0.0.251"
 SSDP_GROUP: Final = "239.255.255.250"
 SERVICE: Final = "_trio-ipv4._tcp"
+PTR: Final = 12  # RFC 1035 section 3.2.2
 SECONDS: Final = 20
 
 # A name outside the file system belongs to the network namespace, and no path of a checkout is too long for it.
@@ -450,3 +451,72 @@ async def test_a_service_is_announced_with_and_from_the_address_on_that_link(
                 if number == 1:
                     await announcer.line_with(f"{device}: announced")
                     listening.sendto(question("_http._tcp.local", kind=12), (MDNS_GROUP, 5353))
+
+
+# Renumbering
+
+
+@pytest.mark.parametrize("new_first", [True, False])
+async def test_a_service_is_never_announced_at_an_address_that_is_gone(lab: Lab, new_first: bool) -> None:
+    """Ask, again and again, while the address changes: once the old one is gone, an answer has the new one alone."""
+    a, b = lab["a"], lab["b"]
+    old, new = IPv4Address("198.18.0.1"), IPv4Address("198.18.9.1")
+    announce = [*MDNS, "--interface", "en0", "--service", f"{SERVICE}.local", "--announce", "Mine", "--port", "8888"]
+
+    def told(asking: socket.socket) -> set[IPv4Address]:
+        asking.sendto(question(f"{SERVICE}.local", PTR), (MDNS_GROUP, 5353))
+        found: set[IPv4Address] = set()
+        with contextlib.suppress(TimeoutError):
+            while True:
+                answer = asking.recv(65536)
+                if answer[2] >= 0x80:
+                    found |= {each for each in (old, new) if each.packed in answer}
+        return found
+
+    async with running(a.command(announce)) as program:
+        await program.line_with("announced")
+        with b.call(socket.socket, socket.AF_INET, socket.SOCK_DGRAM) as asking:
+            asking.bind(("0.0.0.0", 5353))
+            index = b.interfaces[0].index
+            asking.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, struct.pack("=4s4si", b"", b"", index))
+            asking.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_LOOP, 0)
+            group = struct.pack("=4s4si", IPv4Address(MDNS_GROUP).packed, b"", index)
+            asking.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, group)
+            asking.settimeout(0.2)
+            assert old in told(asking)
+            steps = [("add", f"{new}/24"), ("delete", f"{old}/24")]
+            for what, address in steps if new_first else reversed(steps):
+                a.ip("address", what, address, "dev", "en0")
+            await program.line_with("announced")
+            with trio.fail_after(SECONDS):
+                while not (found := told(asking)) or found == {old, new}:
+                    await trio.lowlevel.checkpoint()
+            assert found == {new}
+            for _ in range(3):
+                assert told(asking) <= {new}
+
+
+@pytest.mark.parametrize("new_first", [True, False])
+async def test_a_search_goes_on_from_the_new_address(lab: Lab, new_first: bool) -> None:
+    a, b = lab["a"], lab["b"]
+    old, new = IPv4Address("198.18.0.1"), IPv4Address("198.18.9.1")
+
+    def hear(hearing: socket.socket) -> str:
+        while True:
+            payload, (source, _) = hearing.recvfrom(65536)
+            if payload.startswith(b"M-SEARCH"):
+                return str(source)
+
+    with b.call(socket.socket, socket.AF_INET, socket.SOCK_DGRAM) as hearing:
+        hearing.bind(("0.0.0.0", 1900))
+        group = struct.pack("=4s4si", IPv4Address(SSDP_GROUP).packed, b"", b.interfaces[0].index)
+        hearing.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, group)
+        hearing.settimeout(SECONDS)
+        async with running(a.command([*SSDP, "--interface", "en0"])):
+            assert hear(hearing) == str(old)
+            steps = [("add", f"{new}/24"), ("delete", f"{old}/24")]
+            for what, address in steps if new_first else reversed(steps):
+                a.ip("address", what, address, "dev", "en0")
+            with trio.fail_after(SECONDS):
+                while hear(hearing) != str(new):
+                    await trio.lowlevel.checkpoint()

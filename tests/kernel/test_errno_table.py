@@ -174,6 +174,13 @@ async def _port_taken(conn: PacketConn) -> Attempt:
     return lambda: open_udp("0.0.0.0", conn.local_endpoint[1])
 
 
+@row("ENODEV", "open_udp", "open_ip", "open_raw")
+async def _no_interface_to_bind_to(conn: PacketConn) -> Attempt:
+    await finish_refused(lambda: open_ip(253, interface=NOWHERE), errno.ENODEV)
+    await finish_refused(lambda: open_raw(253, interface=NOWHERE), errno.ENODEV)
+    return lambda: open_udp(interface="en7")
+
+
 @row("EADDRNOTAVAIL", "open_udp")
 async def _no_such_local_address(conn: PacketConn) -> Attempt:
     return lambda: open_udp(STOLEN)
@@ -378,6 +385,28 @@ async def _no_interface_to_ask(conn: PacketConn) -> Attempt:
     return lambda: conn.source_filter("en7", GROUP)
 
 
+@row("ENODEV", "refresh")
+async def _nothing_to_announce(conn: PacketConn) -> Attempt:
+    make_en0()
+    membership = conn.joined(EN0, GROUP)
+    await membership.__aenter__()
+    remove_en0()
+    return membership.refresh
+
+
+@row("EPERM", "refresh")
+async def _not_the_only_member(conn: PacketConn) -> Attempt:
+    membership = conn.joined(LO, GROUP)
+    await membership.__aenter__()
+
+    async def refresh() -> None:
+        async with open_udp() as other, other.joined(LO, GROUP):
+            Capabilities.drop(Capabilities.NET_RAW)
+            membership.refresh()
+
+    return refresh
+
+
 @row("ENOBUFS", "repair_memberships")
 async def _lower_limit_than_when_it_joined(conn: PacketConn) -> Attempt:
     make_en0()
@@ -398,6 +427,12 @@ async def _lower_limit_than_when_it_joined(conn: PacketConn) -> Attempt:
 
 
 # Options
+
+
+@row("EADDRINUSE", "multicast_interface")
+async def _two_interfaces_have_the_address(conn: PacketConn) -> Attempt:
+    ip("link add br8 type bridge", f"address add {STOLEN}/32 dev br8", f"address add {STOLEN}/32 dev lo")
+    return lambda: setattr(conn, "multicast_interface", STOLEN)
 
 
 @row("ENODEV", "multicast_interface")

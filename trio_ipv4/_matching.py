@@ -97,7 +97,8 @@ class Refusals:
         self._feed: Final = feed
         self._on_refusal: Final = on_refusal
         self._told: Final[dict[int, int | None]] = {}
-        self._vanished: Final[set[int]] = set()
+        # When they first refused as if they were gone: by the number of drains.
+        self._vanished: Final[dict[int, int]] = {}
 
     def note(self, interface: Interface, error: OSError) -> None:
         """Tell of a refusal. Not if the interface has just vanished: the next change says so."""
@@ -110,13 +111,15 @@ class Refusals:
     def forget(self, index: int) -> None:
         """Forget an interface that works now, or is gone."""
         self._told.pop(index, None)
-        self._vanished.discard(index)
+        self._vanished.pop(index, None)
 
     def _is_vanished_for_good(self, index: int) -> bool:
-        """Tell whether an interface refuses as if it were gone, although no message has said so since the last time."""
-        is_so = index in self._vanished and self._feed.is_drained
-        self._vanished.add(index)
-        return is_so
+        """Tell whether an interface refuses as if it were gone, and no message says so.
+
+        If it had been gone the first time, the message would have been among those that were read since.
+        """
+        first = self._vanished.setdefault(index, self._feed.drains)
+        return self._feed.drains > first and not self._feed.has_changes
 
 
 def require_refusal_handler(on_refusal: object) -> None:

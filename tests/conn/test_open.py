@@ -376,7 +376,7 @@ def require_root() -> None:
 async def test_a_refusal_by_an_option_leaves_nothing_open(monkeypatch: pytest.MonkeyPatch) -> None:
     before = descriptors()
     refuse: Any = lambda *_: (_ for _ in ()).throw(OSError(errno.ENOPROTOOPT, "refused"))  # noqa: E731
-    monkeypatch.setattr("trio_ipv4._kernel.options.set_integer", refuse)
+    monkeypatch.setattr("trio_ipv4._kernel.sockets.set_integer", refuse)
     for opener in (open_udp, lambda: open_ip(253), lambda: open_raw(253)):
         with pytest.raises(OSError, match="refused"):
             opener()

@@ -57,7 +57,8 @@ SERVED: Final = IPv4Address("239.9.0.2")
 PORT: Final = 5009
 SECONDS: Final = 10
 SERIAL: Final = itertools.count()
-HOSTS: Final = itertools.cycle(range(1, 250))
+NETWORKS: Final = itertools.cycle(range(250))
+"""A new one for each address: of two in one network, the second would go with the first."""
 
 
 def wait(condition: Callable[[], object], what: Callable[[], object]) -> None:
@@ -97,7 +98,8 @@ class Program:
         self.heard.append((who, datagram.control.ifindex, datagram.payload))
 
     def stop(self) -> None:
-        trio.from_thread.run_sync(self._scope.cancel, trio_token=self._token)
+        with contextlib.suppress(trio.RunFinishedError):
+            trio.from_thread.run_sync(self._scope.cancel, trio_token=self._token)
         self._thread.join(SECONDS)
         assert not self._thread.is_alive()
         if self.error is not None:
@@ -257,7 +259,7 @@ class Flapping(RuleBasedStateMachine):
         name = data.draw(st.sampled_from(sorted(self.links)))
         link = self.links[name]
         if link.address is None:
-            link.address = IPv4Interface(f"198.18.{link.index}.{next(HOSTS)}/24")
+            link.address = IPv4Interface(f"198.18.{next(NETWORKS)}.1/24")
             ip(f"address add {link.address} dev {name}")
         else:
             ip(f"address delete {link.address} dev {name}")
@@ -268,7 +270,7 @@ class Flapping(RuleBasedStateMachine):
     def renumber(self, data: st.DataObject, new_first: bool) -> None:
         name = data.draw(st.sampled_from(sorted(name for name, link in self.links.items() if link.address)))
         link = self.links[name]
-        old, link.address = link.address, IPv4Interface(f"198.19.{link.index}.{next(HOSTS)}/24")
+        old, link.address = link.address, IPv4Interface(f"198.19.{next(NETWORKS)}.1/24")
         steps = [f"address add {link.address} dev {name}", f"address delete {old} dev {name}"]
         ip(*(steps if new_first else reversed(steps)))
 

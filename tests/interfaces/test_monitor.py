@@ -30,7 +30,7 @@ from trio_ipv4 import (
     open_udp,
     watch_interfaces,
 )
-from trio_ipv4._kernel import lifetimes, netlink
+from trio_ipv4._kernel import groups, lifetimes, netlink
 from trio_ipv4._kernel.native import NativeSocket, NativeSystem
 from trio_ipv4.testing import Lab, igmp_groups, source_filters
 
@@ -181,6 +181,71 @@ async def test_explicit_memberships_come_back_too(conn: PacketConn) -> None:
     await hear(conn)
     conn.leave_group(10, GROUP)
     assert users() == 0
+
+
+async def test_what_is_lost_can_be_left_beside_others_that_hold_it(conn: PacketConn) -> None:
+    conn.join_group(10, GROUP)
+    async with conn.joined(10, GROUP) as membership:
+        ip("link delete br0")
+        conn.leave_group(10, GROUP)
+        with pytest.raises(OSError, match="explicit"):
+            conn.leave_group(10, GROUP)
+        ip(*bridge("br0", 10))
+        assert membership.is_alive
+    assert users() == 0
+
+
+async def test_a_warning_that_is_an_error_leaves_no_join_behind(
+    conn: PacketConn, other: PacketConn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While one connection joins, another one can't be joined again."""
+    other.join_group(10, "239.7.7.8")
+    real = groups.join_group
+
+    def join(socket: Any, index: int, group: IPv4Address) -> None:
+        if group == GROUP:  # Between the look before the join and the one after it.
+            anew("br0", 10)
+            real(socket, index, group)
+            limit(0)
+        else:
+            real(socket, index, group)
+
+    monkeypatch.setattr(groups, "join_group", join)
+    with pytest.raises(MembershipWarning):
+        conn.join_group(10, GROUP)
+    limit(20)
+    assert users() == 0
+    assert conn.memberships == {}
+
+
+async def test_a_join_on_a_link_that_goes_at_the_same_moment(conn: PacketConn, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, again = groups.join_group, [True, False]
+
+    def join(socket: Any, index: int, group: IPv4Address) -> None:
+        if again and again.pop(0):
+            anew("br0", 10)  # The message of that is read only after the join, which is on the new link.
+            real(socket, index, group)
+        else:
+            real(socket, index, group)
+
+    monkeypatch.setattr(groups, "join_group", join)
+    async with conn.joined(10, GROUP) as membership:
+        assert membership.is_alive
+        assert users() == 1
+        await hear(conn)
+
+    def vanish(socket: Any, index: int, group: IPv4Address) -> None:
+        real(socket, index, group)
+        ip("link delete br0")
+
+    monkeypatch.setattr(groups, "join_group", vanish)
+    for attempt in (lambda: conn.join_group(10, GROUP), lambda: conn.join_group(None, GROUP)):
+        with pytest.raises(OSError, match=r"join 239\.7\.7\.7 on interface index 10: .*no such interface") as caught:
+            attempt()
+        assert caught.value.errno == errno.ENODEV
+        assert conn.memberships == {}
+        ip(*bridge("br0", 10), "route add 224.0.0.0/4 dev br0")
+        assert conn.memberships == {}
 
 
 async def test_nothing_but_the_end_of_its_link_disturbs_a_membership(conn: PacketConn, leaves: list[bytes]) -> None:
@@ -363,14 +428,14 @@ async def test_a_join_that_is_refused_when_the_interface_is_back_warns_and_can_b
 
 
 async def test_a_repair_tells_all_refusals(conn: PacketConn) -> None:
-    groups = [f"239.7.7.{number}" for number in range(3)]
-    for group in groups:
+    wanted = [f"239.7.7.{number}" for number in range(3)]
+    for group in wanted:
         conn.join_group(10, group)
     anew("br0", 10)
     limit(0)
     with pytest.raises(OSError, match="3 memberships are not repaired") as caught:
         conn.repair_memberships()
-    assert all(group in str(caught.value) for group in groups)
+    assert all(group in str(caught.value) for group in wanted)
     assert caught.value.errno == errno.ENOBUFS
 
 

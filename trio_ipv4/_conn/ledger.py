@@ -146,7 +146,7 @@ class Ledger:
 
     def release(self, entry: Entry, hold: object) -> None:
         """Take a hold away at the end of its scope. Only the refusal of a leave is an error; see `_keep_wider`."""
-        if not self._is_open() or self._is_inherited():
+        if not self._is_usable():
             return
         try:
             self._catch_up()
@@ -263,7 +263,6 @@ class Ledger:
         members = announce.find_members(self._socket, *entry.key)
         if members is not None and members.users == 1:
             self._join_anew(entry, entry.has)
-            self._catch_up()
             self._require_alive(entry)
         else:
             announce.send_report(self._socket, *entry.key, entry.has, members)
@@ -276,7 +275,7 @@ class Ledger:
 
     def close(self) -> None:
         """Leave everything. A refused leave happens anyway when the socket is closed next."""
-        if self._is_open() and not self._is_inherited():
+        if self._is_usable():
             if self._monitor is not None:
                 self._monitor.catch_up()
             for entry in self._members():
@@ -292,7 +291,7 @@ class Ledger:
 
     def bury(self, news: News) -> None:
         """Leave the memberships that have died: until then the kernel refuses to join anew, and answers for them."""
-        for entry in self._members():
+        for entry in self._members() if self._is_usable() else ():
             if news.may_have_ended(entry.key[0]):
                 with contextlib.suppress(OSError):
                     groups.leave_group(self._socket, *entry.key)
@@ -300,7 +299,7 @@ class Ledger:
 
     def revive(self, news: News) -> Iterator[str]:
         """Join again where somebody holds a membership still and the interface is back. Yield why it was refused."""
-        for entry in self._entries.values():
+        for entry in self._entries.values() if self._is_usable() else ():
             if news.may_have_begun(entry.key[0]) and entry.is_lost:
                 try:
                     self._bring(entry, entry.holds.merged())
@@ -361,17 +360,17 @@ class Ledger:
         try:
             if is_new and was_member:
                 self._join_anew_if_dead(entry)
-            self._bring_or_stay_wider(entry, entry.holds.merged(), is_wider=is_wider)
-            if not was_member and entry.is_member:
-                self._catch_up()
+            if was_member or sources is not None:  # To hold less of a membership that is lost asks for nothing.
+                self._bring_or_stay_wider(entry, entry.holds.merged(), is_wider=is_wider)
+            if not was_member and sources is not None:
                 self._require_alive(entry)
-        except OSError as refused:
+        except BaseException as error:
             entry.holds.set(hold, before)
-            if is_lost and refused.errno == errno.ENODEV:
+            if not was_member:  # It may have been joined: then something failed after that.
+                with contextlib.suppress(OSError):
+                    self._bring(entry, entry.holds.merged())
+            if is_lost and isinstance(error, OSError) and error.errno == errno.ENODEV:
                 raise refusal(errno.ENODEV, "filter", f"change {entry.key[1]} on {self._where(entry.key)}") from None
-            raise
-        except BaseException:
-            entry.holds.set(hold, before)
             raise
         finally:
             self._forget_if_empty(entry)
@@ -431,7 +430,9 @@ class Ledger:
             self._join_anew(entry, entry.has)
 
     def _require_alive(self, entry: Entry) -> None:
-        """Refuse a membership whose interface was deleted while it was joined."""
+        """After a join, take in what happened before it. Refuse the membership if its interface is gone."""
+        if entry.is_member:
+            self._catch_up()
         if entry.is_lost:
             raise refusal(errno.ENODEV, "join", f"join {entry.key[1]} on {self._where(entry.key)}", self._socket)
 
@@ -465,12 +466,15 @@ class Ledger:
         try:
             entry = self._entry((routes.find_new(self._socket, group, before), group))
         except BaseException:
-            groups.leave_group(self._socket, groups.ROUTE, group)
+            with contextlib.suppress(OSError):
+                groups.leave_group(self._socket, groups.ROUTE, group)
             raise
         entry.has = first.after
         try:
             self._set(entry, hold, sources)
+            self._require_alive(entry)
         except BaseException:
+            entry.holds.set(hold, None)
             self._bring(entry, NONE)
             self._forget_if_empty(entry)
             raise
@@ -478,6 +482,10 @@ class Ledger:
 
     def _where(self, key: Key) -> str:
         return lookup.describe(self._socket, key[0])
+
+    def _is_usable(self) -> bool:
+        """Tell whether the socket is open, and this process's own."""
+        return self._is_open() and not self._is_inherited()
 
     def _is_inherited(self) -> bool:
         """Tell whether this is a forked child."""

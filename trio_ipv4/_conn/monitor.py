@@ -146,7 +146,7 @@ class _Links:
         self.table = InterfaceTable()
         self.users = 0
         self.feeds: Final[set[Feed]] = set()
-        self.is_drained = False
+        self.drains = 0
         self._is_in_step = False
         # Indexes of links that ended; whether the messages of that were lost here is not known yet.
         self._ended: set[int] = set()
@@ -208,8 +208,9 @@ class _Links:
             changes += filter(None, map(self.table.apply, messages))
             if not self._is_in_step or time.monotonic() > deadline:
                 break
-        self.is_drained = messages is None
-        if not self.is_drained:
+        if messages is None:
+            self.drains += 1
+        else:
             # The messages of these ends may be still to come, or lost.
             self._ended |= known_before
         self._tell(changes)
@@ -242,6 +243,7 @@ class _Links:
         self._monitor.catch_up()
         old, self.table = self.table, table
         self._is_in_step = True
+        self.drains += 1
         self._tell(difference(old.interfaces, table.interfaces, self._ended))
         self._ended = set()
 
@@ -275,9 +277,9 @@ class Feed:
         return self._links.socket
 
     @property
-    def is_drained(self) -> bool:
-        """Whether the kernel had told no more when it was asked last."""
-        return self._links.is_drained
+    def drains(self) -> int:
+        """How often all that the kernel had to tell was read."""
+        return self._links.drains
 
     @property
     def has_changes(self) -> bool:

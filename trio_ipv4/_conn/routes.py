@@ -9,7 +9,7 @@ from trio_ipv4._kernel import groups, lookup
 from trio_ipv4._kernel.explain import refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Mapping
     from ipaddress import IPv4Address
 
     from trio_ipv4._kernel.system import Socket
@@ -37,19 +37,23 @@ def find_member(socket: Socket, group: IPv4Address) -> int | None:
     return same[0]
 
 
-def members(socket: Socket, group: IPv4Address) -> Collection[int]:
-    """Return the interfaces on which a socket is a member of a group, by whatever join."""
-    return groups.memberships(socket, group, lookup.indexes(socket))
+def members(socket: Socket, group: IPv4Address) -> dict[int, bool]:
+    """Return on which of the interfaces a socket is a member of a group, by whatever join."""
+    known = lookup.indexes(socket)
+    joined = groups.memberships(socket, group, known)
+    return {index: index in joined for index in known}
 
 
-def find_new(socket: Socket, group: IPv4Address, before: Collection[int]) -> int:
-    """Return the index of the one interface on which the socket has become a member.
+def find_new(socket: Socket, group: IPv4Address, before: Mapping[int, bool]) -> int:
+    """Return the index of the one interface on which the socket has become a member since `members`.
 
     Raises:
         OSError: ENODEV: it can't be found.
     """
     for look in (lookup.indexes, lookup.all_indexes):
-        found = [index for index in groups.memberships(socket, group, look(socket)) if index not in before]
+        # One that has just vanished, too: its membership has to be left.
+        candidates = dict.fromkeys((*before, *look(socket)))
+        found = [index for index in groups.memberships(socket, group, candidates) if not before.get(index)]
         if len(found) == 1:
             return found[0]
     raise refusal(errno.ENODEV, "route", f"join {group}", socket)

@@ -47,7 +47,7 @@ from trio_ipv4._errors import MembershipWarning
 from trio_ipv4._kernel import announce, groups, lookup
 from trio_ipv4._kernel.explain import refusal
 from trio_ipv4._kernel.lifetimes import LOST, News
-from trio_ipv4._values.source_filter import INCLUDE_NEVER, NONE, SourceFilter
+from trio_ipv4._values.source_filter import INCLUDE_NEVER, NONE, FilterMode, SourceFilter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -75,8 +75,8 @@ class Entry:
 
     @property
     def is_member(self) -> bool:
-        """Whether the socket is a member."""
-        return self.has != NONE
+        """Whether the socket is a member: not with INCLUDE {}. Spelt out, since it is asked all the time."""
+        return self.has.mode is FilterMode.EXCLUDE or bool(self.has.sources)
 
     @property
     def is_lost(self) -> bool:
@@ -316,25 +316,25 @@ class Ledger:
         """Take in all that has happened to links, and return why memberships could not be joined again."""
         if self._is_inherited():
             return ()
-        refusals: list[str] = []
-        if self._monitor is None:
-            self._begin_monitoring()
-        elif this_run() not in (None, self._monitor.run):
-            self._monitor.unregister(self)
-            self._begin_monitoring()
-            self.bury(LOST)
-            refusals += self.revive(LOST)
-        if self._monitor is not None:
-            refusals += self._monitor.catch_up()
-        return refusals
+        monitor = self._monitor
+        if monitor is None or this_run() not in (None, monitor.run):
+            monitor = self._begin_monitoring()
+        return () if monitor is None else monitor.catch_up()
 
-    def _begin_monitoring(self) -> None:
+    def _begin_monitoring(self) -> Monitor | None:
+        """Register with the monitor of this run. What came between two runs, nobody knows."""
         if not self._can_monitor:
-            return
-        self._monitor = monitor_of(self._socket)
+            return None
+        last, self._monitor = self._monitor, monitor_of(self._socket)
         self._can_monitor = self._monitor is not None
         if self._monitor is not None:
             self._monitor.register(self)
+        if last is not None:
+            last.unregister(self)
+            self.bury(LOST)
+            for reason in self.revive(LOST):
+                warn(reason, MembershipWarning)
+        return self._monitor
 
     # Entries
 

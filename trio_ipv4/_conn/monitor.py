@@ -37,7 +37,7 @@ from trio_ipv4._kernel.lifetimes import Lifetimes
 from trio_ipv4._values.interface import InterfaceChange, InterfaceChangeKind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator, Sequence
 
     from trio_ipv4._codec.rtnetlink import Message
     from trio_ipv4._kernel.lifetimes import News
@@ -67,6 +67,7 @@ class Monitor:
 
     def __init__(self, network: object, lifetimes: Lifetimes) -> None:
         self.run: Final = this_run()
+        self.process: Final = lifetimes.process
         self._network: Final = network
         self._lifetimes: Final = lifetimes
         self._thread: Final = threading.get_ident()
@@ -84,26 +85,32 @@ class Monitor:
         self._holders.discard(holder)
         self._close_if_unused()
 
-    def catch_up(self) -> list[str]:
+    def catch_up(self) -> Sequence[str]:
         """Take in all that has happened to links, and let all ledgers act on it. It does not wait.
 
         Return why memberships could not be joined again, beside that their interfaces are gone.
         """
-        refusals: list[str] = []
         if threading.get_ident() != self._thread:
-            return refusals  # A connection may be closed from another thread, while the others are in use.
+            return ()  # A connection may be closed from another thread, while the others are in use.
+        news = self._lifetimes.read()
+        if news is None:
+            return ()
+        refusals: list[str] = []
         for _ in range(_ROUNDS):
+            refusals += self._act_on(news)
             news = self._lifetimes.read()
             if news is None:
                 break
-            if self._links is not None:
-                self._links.note(news)
-            holders = list(self._holders)
-            for holder in holders:
-                holder.bury(news)
-            for holder in holders:
-                refusals += holder.revive(news)
         return refusals
+
+    def _act_on(self, news: News) -> Iterator[str]:
+        if self._links is not None:
+            self._links.note(news)
+        holders = list(self._holders)
+        for holder in holders:
+            holder.bury(news)
+        for holder in holders:
+            yield from holder.revive(news)
 
     # For feeds
 
@@ -349,9 +356,9 @@ def monitor_of(socket: Socket) -> Monitor | None:
     In a run of trio it is the one of that run. It can be found only where the system makes sockets in that network now.
     """
     network = _network_of(socket)
-    known = _known()
-    if known is not None and network in known:
-        return known[network]
+    found = _find(network, socket.system)
+    if found is not None:
+        return found
     try:
         lifetimes = Lifetimes(socket.system)
     except (OSError, UnsupportedError):  # In some sandboxes, and elsewhere than on Linux.
@@ -366,11 +373,17 @@ def _monitor_here(system: System) -> Monitor:
     """Return the monitor of the network in which a system makes sockets now."""
     lifetimes = Lifetimes(system)
     network = _network_of(lifetimes.socket)
-    known = _known()
-    if known is not None and network in known:
+    found = _find(network, system)
+    if found is not None:
         lifetimes.close()
-        return known[network]
+        return found
     return _note(Monitor(network, lifetimes))
+
+
+def _find(network: object, system: System) -> Monitor | None:
+    known = _known()
+    found = None if known is None else known.get(network)
+    return found if found is not None and found.process == system.process() else None
 
 
 def _note(monitor: Monitor) -> Monitor:

@@ -23,6 +23,7 @@ from trio_ipv4._codec.rtnetlink import (
     RemovedLink,
 )
 from trio_ipv4._kernel import bpf, options
+from trio_ipv4._kernel.calls import MSG_DONTWAIT, MSG_PEEK
 from trio_ipv4._kernel.netlink import (
     RTMGRP_IPV4_NETCONF,
     RTMGRP_LINK,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from trio_ipv4._kernel.system import Socket, System
 
 _BUFFER: Final = 1 << 20
+_LOOK: Final = MSG_PEEK | MSG_DONTWAIT
 _PASSED: Final = (RTM_NEWLINK, RTM_DELLINK, RTM_NEWNETCONF)
 # linux/bpf_common.h
 _LOAD_WORD: Final = 0x20  # BPF_LD | BPF_W | BPF_ABS
@@ -82,7 +84,8 @@ class Lifetimes:
     """The ends and beginnings of IPv4 on links, in the namespace in which a system makes sockets now, from now on."""
 
     def __init__(self, system: System) -> None:
-        self._process: Final = system.process()
+        self.process: Final = system.process()
+        """A forked child must not read: it would take messages from its parent."""
         self.socket: Final = open_netlink(system, RTMGRP_LINK | RTMGRP_IPV4_NETCONF)
         try:
             _grow(self.socket)
@@ -95,8 +98,13 @@ class Lifetimes:
 
     def read(self) -> News | None:
         """Return the news since the last call, or since the beginning; `None` if there are none."""
-        if self.socket.system.process() != self._process:
-            return None  # After a fork the queue is the parent's: to read it would take messages from the parent.
+        try:
+            self.socket.recvmsg(1, _LOOK)  # Nearly always in vain, so as quickly as can be.
+        except BlockingIOError:
+            return None
+        except OSError:
+            drain(self.socket)
+            return LOST
         messages = receive_all(self.socket)
         if messages is None:
             drain(self.socket)
@@ -108,7 +116,7 @@ class Lifetimes:
                 ended.add(message.index)
             elif isinstance(message, NewSettings):
                 begun.add(message.index)
-        return News(frozenset(ended), frozenset(begun), is_lost=False) if messages else None
+        return News(frozenset(ended), frozenset(begun), is_lost=False)
 
     def close(self) -> None:
         """Close the subscription."""

@@ -21,6 +21,7 @@ HEADER_ROOM: Final = 60
 """The longest IP header, in octets: 15 words of 4 (RFC 791). It precedes the payload on a raw socket."""
 MSG_CTRUNC: Final = 0x8  # linux/socket.h
 MSG_TRUNC: Final = 0x20
+MSG_PEEK: Final = 0x2
 MSG_DONTWAIT: Final = 0x40
 
 Columns: TypeAlias = "tuple[Sequence[bytes], Sequence[bytes], Sequence[bytes]]"

@@ -427,6 +427,16 @@ async def test_a_join_that_is_refused_when_the_interface_is_back_warns_and_can_b
         await hear(conn)
 
 
+async def test_a_watch_warns_of_that_as_well(conn: PacketConn) -> None:
+    async with conn.joined(10, GROUP), watch_interfaces() as changes:
+        for _ in range(2):
+            await anext(changes)
+        limit(0)
+        anew("br0", 10)
+        with pytest.warns(MembershipWarning, match="igmp_max_memberships is 0"):
+            await anext(changes)
+
+
 async def test_a_repair_tells_all_refusals(conn: PacketConn) -> None:
     wanted = [f"239.7.7.{number}" for number in range(3)]
     for group in wanted:

@@ -8,6 +8,6 @@
 #   options, memberships, traffic   the parts of a datagram connection, side by side
 #   owned, membership               what the parts stand on: a socket that is owned; one scope of `joined`
 #   inbox, outbox, ledger, conn     datagrams in and out, who holds which filter, and the options of any socket
-#   monitor, routes, holds, warn    what the ledger asks; what the interfaces are now
+#   monitor, routes, holds          what the interfaces are now, and the other things that the ledger asks
 #   codec, caches, switches         values and octets; tables that remember; which facts a socket receives
-#   turns, option_rows, where       one trio socket, shared by tasks; an option as a row; predicates on interfaces
+#   turns, option_rows, where, warn one trio socket, shared by tasks; an option as a row; predicates; warnings

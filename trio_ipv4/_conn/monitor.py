@@ -31,7 +31,8 @@ import trio
 from trio_ipv4._codec.interface_table import InterfaceTable, difference
 from trio_ipv4._codec.rtnetlink import Overrun
 from trio_ipv4._conn.turns import this_run, to_trio, waits
-from trio_ipv4._errors import ParseError, UnsupportedError
+from trio_ipv4._conn.warn import warn
+from trio_ipv4._errors import MembershipWarning, ParseError, UnsupportedError
 from trio_ipv4._kernel import namespaces, netlink
 from trio_ipv4._kernel.lifetimes import Lifetimes
 from trio_ipv4._values.interface import InterfaceChange, InterfaceChangeKind
@@ -167,11 +168,12 @@ class _Links:
     async def synchronize(self) -> None:
         """Bring the table to the state of now. A checkpoint."""
         await trio.lowlevel.checkpoint()
-        for _ in range(_SLICES):
-            if not self._is_in_step or not self._read():
-                break
-            await trio.lowlevel.checkpoint()
-        self.wake()  # The other feeds may have got something.
+        if self._is_in_step:
+            for _ in range(_SLICES):
+                if not self._read():
+                    break
+                await trio.lowlevel.checkpoint()
+            self.wake()  # The other feeds may have got something.
         while not self._is_in_step:
             await self.progress()
 
@@ -206,7 +208,7 @@ class _Links:
     def _read(self) -> bool:
         """Read some messages, and tell the feeds of the changes; return whether there was anything to read."""
         known_before, self._ended = self._ended, set()
-        self._monitor.catch_up()
+        refusals = self._monitor.catch_up()
         changes: list[InterfaceChange] = []
         count = 0
         deadline = time.monotonic() + _SLICE
@@ -220,7 +222,7 @@ class _Links:
         else:
             # The messages of these ends may be still to come, or lost.
             self._ended |= known_before
-        self._tell(changes)
+        self._tell(changes, refusals)
         return count > 0
 
     def _receive(self) -> tuple[Message, ...] | None:
@@ -247,17 +249,19 @@ class _Links:
         if changes is None:
             return
         table.apply_all(changes)
-        self._monitor.catch_up()
+        refusals = self._monitor.catch_up()
         old, self.table = self.table, table
         self._is_in_step = True
         self.drains += 1
-        self._tell(difference(old.interfaces, table.interfaces, self._ended))
-        self._ended = set()
+        recreated, self._ended = self._ended, set()
+        self._tell(difference(old.interfaces, table.interfaces, recreated), refusals)
 
-    def _tell(self, changes: list[InterfaceChange]) -> None:
+    def _tell(self, changes: list[InterfaceChange], refusals: Iterable[str]) -> None:
         if changes:
             for feed in self.feeds:
                 feed.push(changes)
+        for reason in refusals:
+            warn(reason, MembershipWarning)
 
 
 @final

@@ -200,6 +200,22 @@ async def serves_a_group(world: World) -> None:
         nursery.cancel_scope.cancel()
 
 
+async def sends_everywhere(world: World) -> None:
+    async with world.open() as conn:
+        outcomes = await conn.send_everywhere(
+            Datagram(b"x", (GROUP, 5000)), where=lambda each: each.name.startswith("en")
+        )
+        world.reached(*(f"{each.name}: {error is None}" for each, error in outcomes.items()))
+
+
+async def announces_again(world: World) -> None:
+    async with world.open() as one, one.joined("en0", GROUP) as membership:
+        membership.refresh()  # By leaving and joining.
+        async with world.open() as other, other.joined("en0", GROUP, sources=SourceFilter.include(A)):
+            membership.refresh()  # By a report.
+            other.refresh_memberships()
+
+
 async def watches_interfaces(world: World) -> None:
     async with watch_interfaces() as changes:
         for _ in range(5):
@@ -223,5 +239,7 @@ SCENARIOS = [
     sends_segmented,
     follows_a_group,
     serves_a_group,
+    sends_everywhere,
+    announces_again,
     watches_interfaces,
 ]

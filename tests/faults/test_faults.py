@@ -19,7 +19,7 @@ import pytest
 import trio
 
 from faults.harness import ERRNOS, Refusals, World
-from faults.scenarios import SCENARIOS, follows_a_group, serves_a_group
+from faults.scenarios import SCENARIOS, follows_a_group, sends_everywhere, serves_a_group
 from trio_ipv4 import MembershipWarning, RefusedInterfaceWarning
 from trio_ipv4._kernel import namespaces
 from trio_ipv4._kernel.native import NativeSystem, current_system
@@ -34,7 +34,11 @@ if TYPE_CHECKING:
 by_name = pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.__name__)
 
 
-MARKS = {follows_a_group: ["both joined"], serves_a_group: ["en0", "en1"]}
+MARKS = {
+    follows_a_group: ["both joined"],
+    serves_a_group: ["en0", "en1"],
+    sends_everywhere: ["en0: True", "en1: True"],
+}
 
 
 @by_name

@@ -23,7 +23,7 @@ from trio_ipv4._conn.traffic import Traffic
 from trio_ipv4._conn.turns import require_trio
 from trio_ipv4._conn.where import ask, can_hear_multicast, require_predicate
 from trio_ipv4._errors import ParseError
-from trio_ipv4._kernel import calls, namespaces, netlink, offload
+from trio_ipv4._kernel import calls, netlink, offload
 from trio_ipv4._kernel.explain import refusal
 from trio_ipv4._values.control import EMPTY, ControlFlags, ControlMessage
 from trio_ipv4._values.datagram import Datagram, make_datagram
@@ -146,9 +146,7 @@ class PacketConn(SocketOptions, Memberships, Traffic[Datagram]):
         control = datagram.control
         if control.src is not None or control.ifindex is not None:
             raise ValueError(f"control must name neither src nor ifindex to be sent everywhere, got {control}")
-        found = netlink.list_interfaces(self._socket.system)
-        if not namespaces.is_current(self._socket):
-            raise ValueError("this connection belongs to another network namespace than the one that is current")
+        found = netlink.list_interfaces(self._socket.system, self._socket)
         await trio.lowlevel.checkpoint()
         outcomes: dict[Interface, OSError | None] = {}
         for interface in found.values():

@@ -20,7 +20,7 @@ from trio_ipv4._codec.rtnetlink import (
     parse_messages,
 )
 from trio_ipv4._errors import ADVICE, ParseError
-from trio_ipv4._kernel import options
+from trio_ipv4._kernel import namespaces, options
 from trio_ipv4._kernel.calls import MSG_DONTWAIT, MSG_TRUNC
 from trio_ipv4._kernel.explain import explain, refusal
 from trio_ipv4._kernel.lookup import index_of_name
@@ -120,10 +120,16 @@ def open_netlink(system: System, groups: int) -> Socket:
     return socket
 
 
-def list_interfaces(system: System) -> Mapping[int, Interface]:
-    """List the interfaces of the network in which a system makes sockets now, by index."""
+def list_interfaces(system: System, beside: Socket | None = None) -> Mapping[int, Interface]:
+    """List the interfaces of the network in which a system makes sockets now, by index.
+
+    Raises:
+        ValueError: That is not the network of the socket `beside`.
+    """
     deadline = time.monotonic() + _PATIENCE
     with contextlib.closing(open_netlink(system, 0)) as asking, contextlib.closing(subscribe(system)) as events:
+        if beside is not None and not namespaces.are_same(asking, beside):
+            raise ValueError("this connection belongs to another network namespace than the one that is current")
         while True:
             *_, table = read_interfaces(asking)
             changes = receive_all(events)

@@ -86,8 +86,10 @@ async def serve_interfaces(
         task_status: For `nursery.start`.
 
     Raises:
-        BaseException: What `where`, `on_refusal` or, if not an `OSError`, `open_connection` raises.
-        BaseExceptionGroup: Exceptions of handlers. A `handler_nursery`, if there is one, gets them instead.
+        BaseException: What `where` raises. At the start also what `on_refusal` raises, or `open_connection`, if it is
+            no `OSError`.
+        BaseExceptionGroup: Exceptions of handlers; after the start also of `on_refusal` and `open_connection`. A
+            `handler_nursery`, if there is one, gets them instead.
         OSError: rtnetlink is refused here, as in some sandboxes.
         UnsupportedError: This is not Linux.
     """
@@ -104,21 +106,26 @@ async def serve_interfaces(
         with contextlib.ExitStack() as opened:
             fanout = _Fanout(feed, handler, open_connection, Refusals(feed, on_refusal))
             services = fanout.open_now(first, opened)
-            error: BaseException | None = None
-            async with trio.open_nursery() as own:
-                nursery = handler_nursery or own
-                fanout.start(services, nursery)
-                opened.pop_all()  # From here on each handler's task closes its connection.
-                task_status.started(tuple(service.interface for service in services))
-                try:
-                    while True:
-                        fanout.take(await matching.receive(), nursery)
-                except Exception as failed:
-                    # It is not the handlers': it shall not be wrapped into a group with theirs.
-                    error = failed
-                    own.cancel_scope.cancel()
-                finally:
-                    fanout.cancel_waiting()
+            error: Exception | None = None
+            try:
+                async with trio.open_nursery() as own:
+                    nursery = handler_nursery or own
+                    fanout.start(services, nursery)
+                    opened.pop_all()  # From here on each handler's task closes its connection.
+                    task_status.started(tuple(service.interface for service in services))
+                    try:
+                        while True:
+                            fanout.take(await matching.receive(), nursery)
+                    except Exception as failed:
+                        # It is no handler's, so it is not raised in a group, unless handlers fail as well.
+                        error = failed
+                        own.cancel_scope.cancel()
+                    finally:
+                        fanout.cancel_waiting()
+            except BaseExceptionGroup as group:
+                if error is None:
+                    raise
+                raise BaseExceptionGroup(str(error), [error, *group.exceptions]) from None
             if error is not None:
                 raise error
     raise AssertionError("serving ends by an exception")
@@ -163,8 +170,8 @@ async def serve_group(
         task_status: For `nursery.start`.
 
     Raises:
-        BaseException: What `where` or `on_refusal` raises.
-        BaseExceptionGroup: Exceptions of handlers. A `handler_nursery`, if there is one, gets them instead.
+        BaseException: What `where` raises, and at the start what `on_refusal` raises.
+        BaseExceptionGroup: As for `serve_interfaces`.
         OSError: rtnetlink is refused here, as in some sandboxes.
         UnsupportedError: This is not Linux.
         ValueError: The port is 0, or `group` is not a multicast address.

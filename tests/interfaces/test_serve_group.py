@@ -501,6 +501,31 @@ async def test_an_error_of_the_predicate_is_the_same_everywhere(at_start: bool, 
         assert joined() == {}
 
 
+async def test_handlers_that_fail_beside_the_predicate_are_told_too() -> None:
+    def where(interface: Interface) -> bool:
+        if interface.name == "br1":
+            raise LookupError(interface.name)
+        return interface.name == "br0"
+
+    async def handler(conn: PacketConn, interface: Interface) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise ZeroDivisionError
+
+    async def program() -> None:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(partial(serve_group, where=where), handler, GROUP, PORT)
+            await trio.testing.wait_all_tasks_blocked()
+            ip(*bridge("br1", 11))
+
+    ip(*bridge("br0", 10))
+    with pytest.raises(ExceptionGroup) as caught, trio.fail_after(20):
+        await program()
+    assert caught.group_contains(LookupError)
+    assert caught.group_contains(ZeroDivisionError)
+
+
 @pytest.mark.parametrize("nonsense", [None, 7])
 async def test_a_function_of_refusals_is_looked_at_before(nonsense: object) -> None:
     async def later(interface: Interface, error: OSError) -> None:

@@ -9,10 +9,10 @@ from trio_ipv4._errors import ParseError
 from trio_ipv4._kernel.calls import CONTROL_SIZE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
     from trio_ipv4._kernel.calls import Columns, Received, Recipe
-    from trio_ipv4._values.control import ControlFlags, ControlMessage
+    from trio_ipv4._values.control import ControlFlags
 
 ValueT = TypeVar("ValueT")
 
@@ -44,9 +44,6 @@ class Codec(Protocol[ValueT]):
 
     # Cut a payload off after `max_bytes`.
     def bounded(self, value: ValueT, max_bytes: int, /) -> ValueT: ...
-
-    # Completes the request of a datagram to a group; `None` if there is nothing to complete.
-    complete: Callable[[ControlMessage], ControlMessage] | None
 
     # Take values apart: octets, `struct sockaddr_in`, control messages.
     def encode(self, value: ValueT, /) -> tuple[bytes, bytes, bytes]: ...

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import ipaddress
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import trio
 
@@ -21,7 +21,6 @@ from trio_ipv4._values.icmp import ICMPFilter
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from trio_ipv4._conn.codec import Codec
     from trio_ipv4._conn.outbox import Outbox
     from trio_ipv4._kernel.system import Socket
     from trio_ipv4._values.bpf import RawInstruction
@@ -41,7 +40,6 @@ class ProgramHolder(Protocol):
 class SocketOptions(OwnedConn):
     """The part of a connection that gets and sets options."""
 
-    _codec: Codec[Any]
     _outbox: Outbox
     _bpf: ProgramHolder
 
@@ -106,7 +104,7 @@ class SocketOptions(OwnedConn):
             source = _LOOPBACK  # With the index alone, datagrams on loopback would have the source 0.0.0.0.
         options.set_multicast_interface(socket, index or 0, _NO_ADDRESS if source is None else source.packed)
         self._outbox.multicast_interface = index
-        self._codec.complete = None if source is None else functools.partial(_with_source, socket, index)
+        self._outbox.complete = None if source is None else functools.partial(_with_source, socket, index)
 
     @property
     def receive_buffer_size(self) -> int:

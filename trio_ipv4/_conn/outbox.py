@@ -11,11 +11,12 @@ from trio_ipv4._kernel.causes import Attempt, explain_sending
 from trio_ipv4._values.control import parse_control
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from trio_ipv4._conn.turns import OwnedSocket
     from trio_ipv4._kernel.calls import Columns, Sender
     from trio_ipv4._kernel.system import Socket
+    from trio_ipv4._values.control import ControlMessage
 
 
 @final
@@ -28,6 +29,8 @@ class Outbox:
         self.sender: Sender = socket.sender()
         self.multicast_interface: int | None = None
         """The index of the interface that was set for multicast. The kernel does not tell it (IP_MULTICAST_IF)."""
+        self.complete: Callable[[ControlMessage], ControlMessage] | None = None
+        """Completes the request of a datagram to a group; `None` if there is nothing to complete."""
 
     async def send(self, portions: Iterable[Columns]) -> None:
         """Send portions of at most 1,024 datagrams each, and let other tasks run between them."""

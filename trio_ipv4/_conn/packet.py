@@ -30,10 +30,10 @@ from trio_ipv4._values.datagram import Datagram, make_datagram
 from trio_ipv4._values.fields import to_bool, to_integer, to_octets
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
     from trio_ipv4._conn.where import InterfacePredicate
-    from trio_ipv4._kernel.calls import Columns, Received, Sender
+    from trio_ipv4._kernel.calls import Columns, Received
     from trio_ipv4._values.fields import EndpointLike
     from trio_ipv4._values.interface import Interface
 
@@ -67,7 +67,7 @@ class PacketConn(SocketOptions, Memberships, Traffic[Datagram]):
         is_coalesced = facts is None and not is_raw and offload.is_on(socket)
         self._outbox = Outbox(socket, self._owned)
         tables = Tables(socket.system.platform, switched_on(socket) if facts is None else facts)
-        codec = DatagramCodec(tables, self._outbox.sender, is_raw=is_raw)
+        codec = DatagramCodec(tables, self._outbox, is_raw=is_raw)
         self._codec = codec
         self._inbox = Inbox(socket, codec, self._ledger.warn_of_forgotten)
         self._bpf = self._offload = Offload(socket, codec, self._inbox, is_on=is_coalesced)
@@ -216,17 +216,16 @@ class DatagramCodec:
 
     Args:
         tables: The connection's tables.
-        sender: It takes values apart.
+        outbox: Its sender takes values apart, and it completes requests.
         is_raw: Whether a header comes before the payload.
     """
 
-    def __init__(self, tables: Tables, sender: Sender, *, is_raw: bool) -> None:
+    def __init__(self, tables: Tables, outbox: Outbox, *, is_raw: bool) -> None:
         self._tables: Final = tables
-        self._sender: Final = sender
+        self._outbox: Final = outbox
         self._is_raw: Final = is_raw
         self.facts = tables.facts
         self.header_room: Final = calls.HEADER_ROOM if is_raw else 0
-        self.complete: Callable[[ControlMessage], ControlMessage] | None = None
         self._sizes: SegmentSizes | None = None
         self._make_recipe()
 
@@ -276,14 +275,14 @@ class DatagramCodec:
         if not isinstance(value, Datagram):
             raise TypeError(f"pass a Datagram, not {value!r}: send_to(payload, endpoint) takes octets")
         control = value.control
-        if self.complete is not None and ipaddress.IPv4Address(value.peer[0]).is_multicast:
-            control = self.complete(control)
+        if self._outbox.complete is not None and ipaddress.IPv4Address(value.peer[0]).is_multicast:
+            control = self._outbox.complete(control)
         return value.payload, self._tables.names[value.peer], self._tables.request(control)
 
     def encode_all(self, values: tuple[Datagram, ...], /) -> Columns:
         columns = None
-        if self.complete is None:
-            columns = self._sender.columns(values, _KIND, self._tables.names, self._tables.request)
+        if self._outbox.complete is None:
+            columns = self._outbox.sender.columns(values, _KIND, self._tables.names, self._tables.request)
         if columns is None:
             payloads, names, controls = zip(*map(self.encode, values), strict=True)  # It names the culprit.
             return payloads, names, controls

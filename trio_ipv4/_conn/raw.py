@@ -20,13 +20,13 @@ from trio_ipv4._values.datagram import RawDatagram
 from trio_ipv4._values.header import Header, from_kernel_order, to_kernel_order
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from trio_ipv4._abi.platform import Platform
     from trio_ipv4._kernel.calls import Columns, Received
     from trio_ipv4._kernel.system import Socket
     from trio_ipv4._values.bpf import RawInstruction
-    from trio_ipv4._values.control import ControlFlags, ControlMessage
+    from trio_ipv4._values.control import ControlFlags
 
 
 @final
@@ -56,7 +56,8 @@ class RawConn(SocketOptions, Memberships, Traffic[RawDatagram]):
         if facts is None:
             options.set_integer(socket, "IP_HDRINCL", 1)  # On a new socket, `open_raw` has done that.
         self._outbox = Outbox(socket, self._owned)
-        self._codec = PacketCodec(Tables(socket.system.platform, switched_on(socket) if facts is None else facts))
+        tables = Tables(socket.system.platform, switched_on(socket) if facts is None else facts)
+        self._codec = PacketCodec(tables, self._outbox)
         self._inbox = Inbox(socket, self._codec, self._ledger.warn_of_forgotten)
         self._bpf = _Programs(socket)
 
@@ -65,13 +66,13 @@ class RawConn(SocketOptions, Memberships, Traffic[RawDatagram]):
 class PacketCodec:
     """IP packets: header and payload. Arguments as for `DatagramCodec`."""
 
-    def __init__(self, tables: Tables) -> None:
+    def __init__(self, tables: Tables, outbox: Outbox) -> None:
         self._tables: Final = tables
         self.facts = tables.facts
         self.header_room: Final = calls.HEADER_ROOM
         self.recipe: Final = None
         self.is_coalesced: Final = False
-        self.complete: Callable[[ControlMessage], ControlMessage] | None = None
+        self._outbox: Final = outbox
 
     def use_facts(self, facts: ControlFlags, /) -> None:
         self.facts = facts
@@ -109,8 +110,8 @@ class PacketCodec:
         if platform.header_in_host_order:
             header = to_kernel_order(header, platform.byte_order)
         name = structs.sockaddr_in(platform, value.header.dst.packed, 0)
-        if self.complete is not None and value.header.dst.is_multicast:
-            control = self.complete(control)
+        if self._outbox.complete is not None and value.header.dst.is_multicast:
+            control = self._outbox.complete(control)
         return header + value.payload, name, self._tables.request(control)
 
     def encode_all(self, values: tuple[RawDatagram, ...], /) -> Columns:

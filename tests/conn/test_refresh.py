@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
-from hypothesis import given
-from hypothesis import strategies as st
 
 from support.links import bridge, ip
 from trio_ipv4 import SourceFilter, open_udp
@@ -30,7 +28,6 @@ if TYPE_CHECKING:
 GROUP = IPv4Address("239.1.2.3")
 ETH_P_ALL = 3
 REPORT_V3, REPORT_V2 = 0x22, 0x16
-addresses = st.integers(1, 0xDFFF_FFFF).map(IPv4Address)
 
 
 @pytest.fixture
@@ -160,21 +157,3 @@ async def test_only_inside_the_block() -> None:
             pass
         with pytest.raises(trio.ClosedResourceError):
             membership.refresh()
-
-
-@pytest.mark.pure
-@given(st.sampled_from([1, 2, 3]), st.sets(addresses, max_size=5), st.booleans())
-def test_a_report_asks_for_no_less_than_the_filter(version: int, sources: set[IPv4Address], include: bool) -> None:
-    wanted = SourceFilter.include(*sources) if include else SourceFilter.exclude(*sources)
-    report = igmp_report(version, GROUP, wanted)
-    assert internet_checksum(report) == 0
-    if version < 3:
-        assert (report[0], report[4:]) == ({1: 0x12, 2: 0x16}[version], GROUP.packed)
-        return
-    assert report[:2] == bytes([REPORT_V3, 0])
-    assert report[4:8] == bytes([0, 0, 0, 1])
-    kind, _, number = report[8], report[9], int.from_bytes(report[10:12], "big")
-    assert report[12:16] == GROUP.packed
-    named = {IPv4Address(report[at : at + 4]) for at in range(16, len(report), 4)}
-    assert len(named) == number
-    assert (kind, named) == ((1, sources) if include else (2, set()))

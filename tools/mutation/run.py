@@ -46,6 +46,7 @@ TESTS = {
     "_conn/ledger.py": [
         "tests/kernel/test_interface_names.py",
         *(f"tests/conn/test_{name}.py" for name in ("survivors", "membership", "silent_mistakes", "traps")),
+        "tests/interfaces/test_monitor.py",
     ],
     "_abi/*.py": ["tests/abi", "tests/values/test_control.py"],
     "_codec/*.py": ["tests/codec/test_{}.py"],

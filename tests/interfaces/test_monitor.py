@@ -497,6 +497,25 @@ async def test_lost_messages_are_no_lost_membership(
     await hear(conn, other)
 
 
+def test_until_the_queue_is_empty_messages_may_be_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel says so once, and drops on."""
+    monkeypatch.setattr(lifetimes, "_BUFFER", 8192)
+    with without_net_admin():
+        told = lifetimes.Lifetimes(NativeSystem())
+    with contextlib.closing(told):
+        monkeypatch.setattr(lifetimes, "_MOST", 2)
+        for _ in range(3):
+            for number in range(50):
+                ip(f"link add gone{number} index 77 type bridge", f"link delete gone{number}")
+            looks = 0
+            while (news := told.read()) is not None:
+                assert news.is_lost
+                looks += 1
+            assert looks > 1
+            ip("link add br0 index 79 type bridge", "link delete br0")
+            assert told.read() == lifetimes.News(frozenset({79}), frozenset({79}), is_lost=False)
+
+
 @contextlib.contextmanager
 def without_net_admin() -> Iterator[None]:
     """Refuse SO_RCVBUFFORCE, as for a plain user."""

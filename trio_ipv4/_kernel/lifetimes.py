@@ -10,7 +10,6 @@ A BPF program lets only messages of that kind into the queue, so that a flood of
 from __future__ import annotations
 
 import contextlib
-import errno
 import functools
 from typing import TYPE_CHECKING, Final, NamedTuple, final
 
@@ -40,6 +39,8 @@ if TYPE_CHECKING:
     from trio_ipv4._kernel.system import Socket, System
 
 _BUFFER: Final = 1 << 20
+_MOST: Final = 5000
+"""Messages to throw away at one look. A full buffer holds less."""
 _LOOK: Final = MSG_PEEK | MSG_DONTWAIT
 _PASSED: Final = (RTM_NEWLINK, RTM_DELLINK, RTM_NEWNETCONF)
 # linux/bpf_common.h
@@ -86,6 +87,7 @@ class Lifetimes:
     def __init__(self, system: System) -> None:
         self.process: Final = system.process()
         """A forked child must not read: it would take messages from its parent."""
+        self._was_lost = False
         self.socket: Final = open_netlink(system, RTMGRP_LINK | RTMGRP_IPV4_NETCONF)
         try:
             _grow(self.socket)
@@ -101,13 +103,14 @@ class Lifetimes:
         try:
             self.socket.recvmsg(1, _LOOK)  # Nearly always in vain, so as quickly as can be.
         except BlockingIOError:
+            self._was_lost = False
             return None
         except OSError:
-            drain(self.socket)
-            return LOST
-        messages = receive_all(self.socket)
+            self._was_lost = True
+        messages = None if self._was_lost else receive_all(self.socket)
         if messages is None:
-            drain(self.socket)
+            # Until the queue is empty, the kernel drops all messages and says nothing of it.
+            self._was_lost = not drain(self.socket, _MOST)
             return LOST
         ended: set[int] = set()
         begun: set[int] = set()
@@ -126,11 +129,8 @@ class Lifetimes:
 def _grow(socket: Socket) -> None:
     """Make room for some hundred deletions, and with CAP_NET_ADMIN for more than net.core.rmem_max allows."""
     options.set_integer(socket, "SO_RCVBUF", _BUFFER)
-    try:
+    with contextlib.suppress(OSError):
         options.set_integer(socket, "SO_RCVBUFFORCE", _BUFFER)
-    except OSError as error:
-        if error.errno != errno.EPERM:
-            raise
 
 
 class _Line(NamedTuple):

@@ -131,12 +131,12 @@ def list_interfaces(system: System, beside: Socket | None = None) -> Mapping[int
         if beside is not None and not namespaces.are_same(asking, beside):
             raise ValueError("this connection belongs to another network namespace than the one that is current")
         while True:
+            is_told = drain(events)
             *_, table = read_interfaces(asking)
             changes = receive_all(events)
-            if table is not None and changes is not None:
+            if is_told and table is not None and changes is not None:
                 table.apply_all(changes)
                 return table.interfaces
-            drain(events)
             if time.monotonic() > deadline:
                 break
     raise refusal(
@@ -234,7 +234,7 @@ def drain(socket: Socket, limit: int = 1000) -> bool:
     """Empty the queue, up to `limit` datagrams; tell whether nothing is left.
 
     After an overflow the kernel drops everything until the queue was empty (linux net/netlink/af_netlink.c,
-    `netlink_rcv_wake`), and says so once.
+    `netlink_rcv_wake`), and says so only once: what is read before that is not all that there was.
     """
     for _ in range(limit):
         try:

@@ -333,7 +333,7 @@ def test_whatever_happens_memberships_and_handlers_are_right() -> None:
     run_state_machine_as_test(
         Flapping,
         settings=hypothesis.settings(
-            max_examples=15,
+            max_examples=10,
             stateful_step_count=20,
             deadline=None,
             # To shrink what fails takes hours: each step waits for the kernel, and chance has a part in it.

@@ -45,7 +45,9 @@ RTMGRP_IPV4_NETCONF: Final = 1 << 23
 """RTNLGRP_IPV4_NETCONF, the 24th group."""
 _BUFFER: Final = 1 << 20
 _DUMPS: Final = 3
-"""How many dumps to add up, if each is interrupted: one in which nothing was left out is as good as certain then."""
+"""How many dumps to add up, if each is interrupted: what one leaves out, another one has."""
+_ENOUGH: Final = 0.2
+"""Seconds after which one that came to its end will do."""
 _MOST_EVENTS: Final = 5000
 """Changes to read in one go. A full buffer holds less, so that those are among them that came before."""
 _PATIENCE: Final = 0.5
@@ -169,7 +171,10 @@ def read_interfaces(asking: Socket) -> Iterator[InterfaceTable | None]:
     """
     messages: list[Message] = []
     is_complete = False
+    deadline = time.monotonic() + _ENOUGH
     for _ in range(_DUMPS):
+        if is_complete and time.monotonic() > deadline:
+            break
         dump = _Dump()
         for octets in _dump_all(asking):
             yield None

@@ -369,6 +369,23 @@ async def test_a_second_run_begins_anew(br0: None) -> None:
     assert users() == 0
 
 
+def test_what_was_joined_before_a_run_is_not_disturbed_by_it(br0: None, leaves: list[bytes]) -> None:
+    conn = open_udp("0.0.0.0", PORT)
+    conn.join_group(10, GROUP)
+
+    async def main() -> None:
+        async with conn, open_udp() as other, other.joined(10, GROUP):
+            assert conn.memberships
+            assert leaves == []
+            anew("br0", 10)
+            assert conn.memberships
+            assert users() == 2
+            await hear(conn)
+
+    trio.run(main)
+    assert users() == 0
+
+
 def test_it_works_where_no_trio_runs(br0: None) -> None:
     conn = open_udp()
     conn.join_group(10, GROUP)

@@ -322,18 +322,21 @@ class Ledger:
         return () if monitor is None else monitor.catch_up()
 
     def _begin_monitoring(self) -> Monitor | None:
-        """Register with the monitor of this run. What came between two runs, nobody knows."""
+        """Register with the monitor of this run, and let go of an earlier one."""
         if not self._can_monitor:
             return None
         last, self._monitor = self._monitor, monitor_of(self._socket)
         self._can_monitor = self._monitor is not None
         if self._monitor is not None:
+            self._monitor.catch_up()  # Whatever was before is for the last one to tell.
             self._monitor.register(self)
         if last is not None:
+            last.catch_up()
             last.unregister(self)
-            self.bury(LOST)
-            for reason in self.revive(LOST):
-                warn(reason, MembershipWarning)
+            if not last.is_here:  # It is another thread's, which may have left something unread.
+                self.bury(LOST)
+                for reason in self.revive(LOST):
+                    warn(reason, MembershipWarning)
         return self._monitor
 
     # Entries

@@ -77,6 +77,11 @@ class Monitor:
 
     # For ledgers
 
+    @property
+    def is_here(self) -> bool:
+        """Whether it is this thread's."""
+        return threading.get_ident() == self._thread
+
     def register(self, holder: Holder) -> None:
         """Tell a ledger of ends and beginnings from now on."""
         self._holders.add(holder)
@@ -91,7 +96,7 @@ class Monitor:
 
         Return why memberships could not be joined again, beside that their interfaces are gone.
         """
-        if threading.get_ident() != self._thread:
+        if not self.is_here:
             return ()  # A connection may be closed from another thread, while the others are in use.
         news = self._lifetimes.read()
         if news is None:

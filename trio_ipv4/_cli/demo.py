@@ -25,6 +25,8 @@ LIMIT: Final = 20
 """Seconds for everything: far more than the few milliseconds that it takes."""
 PATIENCE: Final = 3
 """Seconds to wait for datagrams. On loopback they arrive at once, or never."""
+LOOKING: Final = 1
+"""Seconds to look for all memberships. While other programs join, the kernel's tables leave out sources."""
 RECENT_NS: Final = 60 * 10**9
 
 REFUSED_SOURCE: Final = "127.0.0.2"
@@ -122,11 +124,19 @@ class Story:
                 await nursery.start(self._receive, group, outbox)
             except OSError as refused:
                 refusals[group.name] = (_sentence(refused),)
+        wanted = {
+            group.name: Member(group.address, self._interface.name, self._interface.index, 1, group.mode, group.sources)
+            for group in self._groups
+        }
         members = self._ask_kernel()
+        with trio.move_on_after(0 if refusals else LOOKING):
+            while not {*wanted.values()} <= {*members}:
+                await trio.sleep(LOOKING / 100)
+                members = self._ask_kernel()
         self._show(Memberships("during", members))
         results = []
         for group in self._groups:
-            expected = Member(group.address, self._interface.name, self._interface.index, 1, group.mode, group.sources)
+            expected = wanted[group.name]
             seen = tuple(_describe_member(member) for member in members if member.group == group.address)
             what = f"The receiver of {group.name} is a member, and hears {describe_sources(group.mode, group.sources)}."
             results.append(self._check(what, (_describe_member(expected),), seen + refusals.get(group.name, ())))

@@ -328,7 +328,8 @@ class Ledger:
         last, self._monitor = self._monitor, monitor_of(self._socket)
         self._can_monitor = self._monitor is not None
         if self._monitor is not None:
-            self._monitor.catch_up()  # Whatever was before is for the last one to tell.
+            if last is not None:
+                self._monitor.catch_up()  # Whatever was before is for the last one to tell.
             self._monitor.register(self)
         if last is not None:
             last.catch_up()

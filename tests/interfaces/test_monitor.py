@@ -30,6 +30,7 @@ from trio_ipv4 import (
     open_udp,
     watch_interfaces,
 )
+from trio_ipv4._conn.monitor import Monitor
 from trio_ipv4._kernel import groups, lifetimes, netlink
 from trio_ipv4._kernel.native import NativeSocket, NativeSystem
 from trio_ipv4.testing import Lab, igmp_groups, source_filters
@@ -282,6 +283,29 @@ async def test_a_link_that_was_moved_away_and_back(conn: PacketConn, lab: Lab) -
         back = socket.if_nametoindex("v0")
         assert membership.is_alive is (back == 20)
         assert users(20) == (back == 20)
+
+
+async def test_whoever_asks_is_not_interrupted_in_the_middle(conn: PacketConn, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To ask may leave and join as well, of all connections."""
+    protected = []
+    real = Monitor.catch_up
+
+    def watch(self: Monitor) -> Any:
+        protected.append(trio.lowlevel.currently_ki_protected())
+        return real(self)
+
+    async with conn.joined(10, GROUP) as membership:
+        monkeypatch.setattr(Monitor, "catch_up", watch)
+        assert not trio.lowlevel.currently_ki_protected()
+        assert membership.is_alive
+        assert conn.memberships
+        assert conn.source_filter(10, GROUP) == SourceFilter.any()
+        conn.repair_memberships()
+        conn.refresh_memberships()
+        membership.refresh()
+        monkeypatch.undo()
+    assert len(protected) >= 6
+    assert all(protected)
 
 
 # Several holders

@@ -70,6 +70,7 @@ class Membership:
         return self._sources
 
     @property
+    @trio.lowlevel.enable_ki_protection
     def is_alive(self) -> bool:
         """Whether the kernel hears for it now. Not a checkpoint.
 

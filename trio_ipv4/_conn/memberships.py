@@ -69,6 +69,7 @@ class Memberships(OwnedConn):
         return Membership(self._ledger, interface, to_group(group, "group"), to_sources(sources))
 
     @property
+    @trio.lowlevel.enable_ki_protection
     def memberships(self) -> Mapping[tuple[int, IPv4Address], SourceFilter]:
         """A snapshot of this connection's memberships: the merged filter of each (interface index, group).
 
@@ -104,6 +105,7 @@ class Memberships(OwnedConn):
         """
         self._ledger.refresh_all()
 
+    @trio.lowlevel.enable_ki_protection
     def source_filter(self, interface: InterfaceLike, group: AddressLike) -> SourceFilter:
         """Read the filter of a membership from the kernel: the merge of all scopes and explicit operations.
 

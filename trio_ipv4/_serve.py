@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, Generic, NoReturn, Protocol, TypeAlias,
 
 import trio
 
+from trio_ipv4._conn import switches
 from trio_ipv4._conn.conn import Conn
 from trio_ipv4._conn.monitor import Feed
 from trio_ipv4._conn.open import open_udp
@@ -178,8 +179,7 @@ async def serve_group(
     """
     require_trio()
     address, number, heard = to_group(group, "group"), to_integer(port, "port", 1, 0xFFFF), to_sources(sources)
-    if not isinstance(control_flags, ControlFlags):
-        raise TypeError(f"control_flags must be ControlFlags, got {control_flags!r}")
+    switches.to_flags(control_flags)  # Before an interface is asked.
     hold = object()
 
     @trio.lowlevel.enable_ki_protection

@@ -53,6 +53,9 @@ _SLICES: Final = 50
 """How many such slices to read before a feed begins, if changes come as fast as they can be read."""
 _MOST_PENDING: Final = 5000
 """Changes that a feed keeps for a slow reader."""
+_MONITORS: Final[trio.lowlevel.RunVar[weakref.WeakValueDictionary[object, Monitor]]] = trio.lowlevel.RunVar(
+    "the monitors of trio_ipv4, by network"
+)
 
 
 class Holder(Protocol):
@@ -275,7 +278,6 @@ class Feed:
 
     def __init__(self, system: System) -> None:
         """Open it in the network in which a system makes sockets now."""
-        self.system: Final = system
         self._monitor: Final = _monitor_here(system)
         try:
             self._links: Final = self._monitor.open_links(system)
@@ -417,8 +419,3 @@ def _known() -> weakref.WeakValueDictionary[object, Monitor] | None:
         known: weakref.WeakValueDictionary[object, Monitor] = weakref.WeakValueDictionary()
         _MONITORS.set(known)
         return known
-
-
-_MONITORS: Final[trio.lowlevel.RunVar[weakref.WeakValueDictionary[object, Monitor]]] = trio.lowlevel.RunVar(
-    "the monitors of trio_ipv4, by network"
-)

@@ -17,7 +17,7 @@ from trio_ipv4._values.fields import UNSPECIFIED, to_address, to_bool, to_intege
 if TYPE_CHECKING:
     from trio_ipv4._abi.platform import Platform
     from trio_ipv4._kernel.sockets import SocketOption
-    from trio_ipv4._kernel.system import Socket
+    from trio_ipv4._kernel.system import Socket, System
     from trio_ipv4._values.fields import AddressLike
     from trio_ipv4._values.interface import InterfaceLike
 
@@ -68,14 +68,14 @@ def open_udp(
         raise ValueError(f"address must be multicast with bind_group=True, got {local}")
     shared = to_bool(share_port, "share_port") or local.is_multicast
     system = current_system()
-    settings = [("SO_BROADCAST", 1), *settings_for(system.platform, multicast_all, control_flags)]
+    settings = [("SO_BROADCAST", 1), *_settings_for(system.platform, multicast_all, control_flags)]
     bound = UNSPECIFIED if local.is_multicast and not bind_group else local
     number = to_integer(port, "port", 0, 0xFFFF)
     bare = _to_options(options)
     socket = sockets.open_socket(
         system, SOCK_DGRAM, 0, bound, number, settings, share_port=shared, interface=interface, options=bare
     )
-    return own(PacketConn, socket, control_flags, interface)
+    return _own(PacketConn, socket, control_flags, interface)
 
 
 def open_ip(
@@ -108,9 +108,7 @@ def open_ip(
         ValueError: A host name; `protocol` is out of range.
     """
     # A raw socket begins with 0, unless its protocol is IPPROTO_RAW (raw(7)).
-    settings = ("IP_HDRINCL", 0), *_raw_settings(multicast_all, control_flags)
-    socket = _raw_socket(protocol, address, interface, settings, options)
-    return own(PacketConn, socket, control_flags, interface)
+    return _open_raw(PacketConn, 0, protocol, address, interface, multicast_all, control_flags, options)
 
 
 def open_raw(
@@ -138,13 +136,11 @@ def open_raw(
         UnsupportedError: As for `open_udp`.
         ValueError: A host name; `protocol` is out of range.
     """
-    settings = ("IP_HDRINCL", 1), *_raw_settings(multicast_all, control_flags)
-    socket = _raw_socket(protocol, address, interface, settings, options)
-    return own(RawConn, socket, control_flags, interface)
+    return _open_raw(RawConn, 1, protocol, address, interface, multicast_all, control_flags, options)
 
 
-def own(kind: type[ConnT], socket: Socket, control_flags: ControlFlags, interface: InterfaceLike = None) -> ConnT:
-    """Make a connection of a socket that was opened with `settings_for(control_flags)`; close it if that fails.
+def _own(kind: type[ConnT], socket: Socket, control_flags: ControlFlags, interface: InterfaceLike = None) -> ConnT:
+    """Make a connection of a socket that was opened with `_settings_for(control_flags)`; close it if that fails.
 
     If it is bound to an interface, multicast leaves there, from the address by which that was named, if it was.
     """
@@ -158,21 +154,21 @@ def own(kind: type[ConnT], socket: Socket, control_flags: ControlFlags, interfac
     return conn
 
 
-def _raw_settings(multicast_all: bool, control_flags: ControlFlags) -> list[tuple[str, int]]:
-    return settings_for(current_system().platform, multicast_all, control_flags)
-
-
-def _raw_socket(
+def _open_raw(
+    kind: type[ConnT],
+    includes_header: int,
     protocol: int,
     address: AddressLike,
     interface: InterfaceLike,
-    settings: Iterable[tuple[str, int]],
+    multicast_all: bool,
+    control_flags: ControlFlags,
     options: Iterable[SocketOption],
-) -> Socket:
+) -> ConnT:
     number, local, bare = to_integer(protocol, "protocol", 1, 255), to_address(address, "address"), _to_options(options)
-    return sockets.open_socket(
-        current_system(), SOCK_RAW, number, local, 0, settings, interface=interface, options=bare
-    )
+    system: System = current_system()
+    settings = [("IP_HDRINCL", includes_header), *_settings_for(system.platform, multicast_all, control_flags)]
+    socket = sockets.open_socket(system, SOCK_RAW, number, local, 0, settings, interface=interface, options=bare)
+    return _own(kind, socket, control_flags, interface)
 
 
 def _to_options(options: Iterable[SocketOption]) -> list[SocketOption]:
@@ -195,11 +191,9 @@ def _to_option(option: object) -> SocketOption:
     )
 
 
-def settings_for(platform: Platform, multicast_all: bool, control_flags: ControlFlags) -> list[tuple[str, int]]:
+def _settings_for(platform: Platform, multicast_all: bool, control_flags: ControlFlags) -> list[tuple[str, int]]:
     """Return the options that every way in sets."""
-    if not isinstance(control_flags, ControlFlags):
-        raise TypeError(f"control_flags must be ControlFlags, got {control_flags!r}")
-    settings = [(name, value) for name, value in switches.settings(control_flags) if value]
+    settings = [(name, value) for name, value in switches.settings(switches.to_flags(control_flags)) if value]
     if "IP_MULTICAST_ALL" in platform.options:
         settings.append(("IP_MULTICAST_ALL", int(to_bool(multicast_all, "multicast_all"))))
     return settings

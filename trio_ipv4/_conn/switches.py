@@ -11,6 +11,13 @@ if TYPE_CHECKING:
     from trio_ipv4._kernel.system import Socket
 
 
+def to_flags(control_flags: object) -> ControlFlags:
+    """Check flags."""
+    if not isinstance(control_flags, ControlFlags):
+        raise TypeError(f"control_flags must be ControlFlags, got {control_flags!r}")
+    return control_flags
+
+
 def settings(flags: ControlFlags) -> list[tuple[str, int]]:
     """Return the options, with their values, that make a socket receive `flags`."""
     return [(name, int(bool(int(flags) & facts))) for name, facts in FACTS.switches.items()]

@@ -12,7 +12,6 @@ from trio_ipv4._conn.inbox import MAX_BYTES
 from trio_ipv4._conn.owned import OwnedConn
 from trio_ipv4._conn.turns import require_trio
 from trio_ipv4._kernel.calls import MAX_BATCH
-from trio_ipv4._values.control import ControlFlags
 from trio_ipv4._values.fields import to_integer
 
 if TYPE_CHECKING:
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from trio_ipv4._conn.inbox import Inbox
     from trio_ipv4._conn.outbox import Outbox
     from trio_ipv4._kernel.calls import Columns
+    from trio_ipv4._values.control import ControlFlags
 
 ValueT = TypeVar("ValueT")
 MAX_LIMIT: Final = 2**31 - 1
@@ -59,11 +59,10 @@ class Traffic(OwnedConn, trio.abc.Channel[ValueT], Generic[ValueT]):
 
     @control_flags.setter
     def control_flags(self, value: ControlFlags) -> None:
-        if not isinstance(value, ControlFlags):
-            raise TypeError(f"control_flags must be ControlFlags, got {value!r}")
+        flags = switches.to_flags(value)
         before = switches.switched_on(self._usable)
         try:
-            switches.switch(self._usable, before, value)
+            switches.switch(self._usable, before, flags)
         except BaseException:
             switches.switch(self._usable, switches.switched_on(self._usable), before)
             raise

@@ -86,14 +86,11 @@ class OwnedSocket:
     Args:
         socket: The system's side of the socket.
         trio_socket: The trio socket for it.
-        has_error_queue: Whether recvmsg(2) with MSG_ERRQUEUE reads an error queue. A netlink socket has none: it would
-            hand over its next message.
     """
 
-    def __init__(self, socket: Socket, trio_socket: trio.socket.SocketType, *, has_error_queue: bool = True) -> None:
+    def __init__(self, socket: Socket, trio_socket: trio.socket.SocketType) -> None:
         self.socket: Final = trio_socket
         self._system_socket: Final = socket
-        self._has_error_queue: Final = has_error_queue
         readable, writable = waits(trio_socket)
         self._receiving: Final = _Turn(readable)
         self._sending: Final = _Turn(writable)
@@ -157,8 +154,6 @@ class OwnedSocket:
 
     def after_false_alarm(self, turn: _Turn) -> None:
         """Empty the error queue after a task was woken in vain."""
-        if not self._has_error_queue:
-            return
         _descriptor(self.socket)
         discarded = sockets.discard_errors(self._system_socket)
         if turn is self._receiving and not discarded and self._system_socket.is_shut_down():

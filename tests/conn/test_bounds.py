@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import socket
-import subprocess
 import sys
-import threading
 import time
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -17,6 +16,7 @@ import pytest
 import trio
 
 from support.links import bridge, ip
+from support.weather import Pauses, changing
 from trio_ipv4 import Datagram, PartialSendError, interfaces, open_udp, watch_interfaces
 from trio_ipv4._kernel import netlink
 from trio_ipv4._kernel.calls import by_ctypes, mmsg
@@ -53,20 +53,6 @@ async def until_sent(count: int) -> None:
             await trio.lowlevel.checkpoint()
 
 
-class Waits:
-    """How long a task that is always ready to run has to wait."""
-
-    def __init__(self) -> None:
-        self.longest = 0.0
-
-    async def note(self) -> None:
-        last = trio.current_time()
-        while True:
-            await trio.lowlevel.checkpoint()
-            now = trio.current_time()
-            self.longest, last = max(self.longest, now - last), now
-
-
 @pytest.fixture
 def hearing() -> Iterator[socket.socket]:
     """A plain socket with room for several thousand datagrams, if the machine's root runs the test."""
@@ -95,7 +81,7 @@ def queued(hearing: socket.socket, most: int) -> Iterator[bytes]:
 
 @pytest.mark.usefixtures("calls")
 async def test_a_deadline_ends_a_batch_of_hundreds_of_thousands() -> None:
-    waits = Waits()
+    waits = Pauses()
     async with open_udp() as conn, trio.open_nursery() as nursery:
         nursery.start_soon(waits.note)
         before = sent_datagrams()
@@ -109,7 +95,7 @@ async def test_a_deadline_ends_a_batch_of_hundreds_of_thousands() -> None:
 
 @pytest.mark.usefixtures("calls")
 async def test_others_run_while_hundreds_of_thousands_are_sent() -> None:
-    waits = Waits()
+    waits = Pauses()
     async with open_udp() as conn, trio.open_nursery() as nursery:
         nursery.start_soon(waits.note)
         before = sent_datagrams()
@@ -315,27 +301,6 @@ async def test_limits_that_rise_step_by_step_make_few_buffers(buffers: list[int]
 # Interfaces that change all the time
 
 
-@contextlib.contextmanager
-def changing(lines: str) -> Iterator[None]:
-    """Have iproute2 carry out these lines, again and again, in this test's network."""
-    stop = threading.Event()
-    with subprocess.Popen(["ip", "-force", "-batch", "-"], stdin=subprocess.PIPE, bufsize=0) as process:
-
-        def change() -> None:
-            assert process.stdin is not None
-            while not stop.is_set():
-                process.stdin.write(lines.encode() * 10)  # The pipe is full most of the time.
-
-        thread = threading.Thread(target=change)
-        thread.start()
-        try:
-            yield
-        finally:
-            stop.set()
-            thread.join()
-            process.kill()
-
-
 @pytest.mark.parametrize(
     "lines",
     [
@@ -352,7 +317,7 @@ def test_interfaces_takes_a_bounded_time_while_they_change(lines: str) -> None:
         *(f"address add 10.{i >> 8}.{i & 255}.1/32 dev big" for i in range(2000)),
     )
     returned = refused = 0
-    with changing(lines):
+    with changing(itertools.repeat(lines * 10)):  # The pipe is full most of the time.
         until = time.monotonic() + 3
         while returned + refused < 200 and time.monotonic() < until:
             begin = time.monotonic()
@@ -372,8 +337,9 @@ def test_interfaces_takes_a_bounded_time_while_they_change(lines: str) -> None:
 
 async def test_watching_begins_within_bounds_while_interfaces_change() -> None:
     ip("link add big type bridge mcast_snooping 0", *(f"address add 10.0.{i}.1/32 dev big" for i in range(200)))
-    waits = Waits()
-    with changing("address add 10.200.0.7/32 dev big\naddress del 10.200.0.7/32 dev big\n"):
+    waits = Pauses()
+    lines = "address add 10.200.0.7/32 dev big\naddress del 10.200.0.7/32 dev big\n"
+    with changing(itertools.repeat(lines * 10)):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(waits.note)
             with trio.move_on_after(1):

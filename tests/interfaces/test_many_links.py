@@ -7,9 +7,6 @@ measures.
 
 from __future__ import annotations
 
-import contextlib
-import subprocess
-import threading
 import time
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -19,12 +16,11 @@ import pytest
 import trio
 
 from support.links import ip
+from support.weather import Pauses, changing, make_pairs, weather
 from trio_ipv4 import InterfaceChangeKind, follow_group, interfaces, open_udp, watch_interfaces
 from trio_ipv4.testing import igmp_groups
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from conftest import Eventually
 
 GROUP = IPv4Address("239.7.7.7")
@@ -36,64 +32,12 @@ CHANGES = 500
 """A second."""
 
 
-def make(pairs: int) -> None:
-    ip(*(f"link add v{number} type veth peer name w{number}" for number in range(pairs)))
-    ip(*(f"link set {end}{number} up" for number in range(pairs) for end in "vw"))
-
-
-@contextlib.contextmanager
-def weather() -> Iterator[None]:
-    """Change links, their settings and their addresses, all the time."""
-    stop = threading.Event()
-    kinds = ["link set v{0} mtu {1}", "address add 10.9.{2}.1/32 dev w{0}", "address flush dev w{0}"]
-    with subprocess.Popen(["ip", "-force", "-batch", "-"], stdin=subprocess.PIPE, bufsize=0) as process:
-
-        def change() -> None:
-            assert process.stdin is not None
-            begin, count = time.monotonic(), 0
-            while not stop.is_set():
-                if count > (time.monotonic() - begin) * CHANGES:
-                    time.sleep(0.001)
-                    continue
-                line = kinds[count % 3].format(count % 400, 1300 + count % 100, count % 250)
-                if count % 8 == 0:
-                    line = "link add coming type bridge\nlink delete coming"
-                process.stdin.write(f"{line}\n".encode())
-                count += 1
-
-        thread = threading.Thread(target=change)
-        thread.start()
-        try:
-            yield
-        finally:
-            stop.set()
-            thread.join()
-            process.kill()
-
-
-class Pauses:
-    """How long a task that is always ready to run has to wait."""
-
-    def __init__(self) -> None:
-        self.begin()
-
-    def begin(self) -> None:
-        """Forget what was before."""
-        self.longest, self._last = 0.0, time.perf_counter()
-
-    async def note(self) -> None:
-        while True:
-            await trio.lowlevel.checkpoint()
-            now = time.perf_counter()
-            self.longest, self._last = max(self.longest, now - self._last), now
-
-
 async def test_a_thousand_links_under_continuous_change() -> None:
-    make(500)
+    make_pairs(500)
     steady = {f"v{number}" for number in range(500)} | {f"w{number}" for number in range(500)}
     pauses = Pauses()
     async with trio.open_nursery() as nursery:
-        with weather():
+        with changing(weather(), CHANGES):
             for _ in range(5):
                 begin = time.perf_counter()
                 found = interfaces()
@@ -122,7 +66,7 @@ async def test_a_thousand_links_under_continuous_change() -> None:
 
 @pytest.mark.usefixtures("room")
 async def test_four_hundred_memberships_and_an_overflow(eventually: Eventually) -> None:
-    make(200)
+    make_pairs(200)
     pauses = Pauses()
 
     def members() -> int:

@@ -7,14 +7,16 @@ maxima over a few rounds; other tasks' pauses are those of a task that is always
 from __future__ import annotations
 
 import statistics
-import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
 import trio
 
+sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
+
+from support.links import ip
+from support.weather import Pauses, changing, make_pairs, weather
 from trio_ipv4 import follow_group, interfaces, open_udp, watch_interfaces
 from trio_ipv4.testing import private_network
 
@@ -22,69 +24,14 @@ ROUNDS = 5
 CHANGES = 500  # A second.
 
 
-def ip(*lines: str) -> None:
-    subprocess.run(["ip", "-batch", "-"], input="\n".join([*lines, ""]), text=True, check=True)
-
-
-class Pauses:
-    """The longest time that a task which is always ready to run had to wait."""
-
-    def __init__(self) -> None:
-        self.begin()
-
-    def begin(self) -> None:
-        """Forget what was before."""
-        self.longest, self._last = 0.0, time.perf_counter()
-
-    async def note(self) -> None:
-        while True:
-            await trio.lowlevel.checkpoint()
-            now = time.perf_counter()
-            self.longest, self._last = max(self.longest, now - self._last), now
-
-
-class Weather:
-    """Changes of links, settings and addresses at a steady rate."""
-
-    def __init__(self) -> None:
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._change)
-
-    def __enter__(self) -> None:
-        self._thread.start()
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _change(self) -> None:
-        kinds = ["link set v{0} mtu {1}", "address add 10.9.{2}.1/32 dev w{0}", "address flush dev w{0}"]
-        with subprocess.Popen(["ip", "-force", "-batch", "-"], stdin=subprocess.PIPE, bufsize=0) as process:
-            assert process.stdin is not None
-            begin, count = time.monotonic(), 0
-            while not self._stop.is_set():
-                if count > (time.monotonic() - begin) * CHANGES:
-                    time.sleep(0.001)
-                    continue
-                line = kinds[count % 3].format(count % 400, 1300 + count % 100, count % 250)
-                process.stdin.write(f"{line}\n".encode())
-                count += 1
-            process.kill()
-
-
 def show(what: str, seconds: list[float]) -> None:
     print(f"{what:60} median {statistics.median(seconds) * 1e3:6.1f} ms, most {max(seconds) * 1e3:6.1f} ms")
 
 
-def make(pairs: int) -> None:
-    ip(*(f"link add v{number} type veth peer name w{number}" for number in range(pairs)))
-    ip(*(f"link set {end}{number} up" for number in range(pairs) for end in "vw"))
-
-
 async def list_and_watch() -> None:
-    make(500)
+    make_pairs(500)
     listing, entering, pausing = [], [], []
-    with Weather():
+    with changing(weather(), CHANGES):
         for _ in range(ROUNDS):
             begin = time.perf_counter()
             interfaces()
@@ -110,7 +57,7 @@ async def list_and_watch() -> None:
 
 async def follow() -> None:
     Path("/proc/sys/net/ipv4/igmp_max_memberships").write_text("500", encoding="ascii")
-    make(200)
+    make_pairs(200)
     pauses, pausing = Pauses(), []
     async with open_udp() as conn, trio.open_nursery() as nursery:
         begin = time.perf_counter()

@@ -98,6 +98,8 @@ class MembershipWarning(RuntimeWarning):
     """Warns that the kernel refused a narrower filter when a scope ended: the socket keeps the wider one.
 
     The next change of that membership tries again, and warns again if it is in vain.
+
+    Also warns that it refused to join again after the interface was made anew: `repair_memberships` tries again.
     """
 
 

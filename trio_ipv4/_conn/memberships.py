@@ -74,7 +74,8 @@ class Memberships(OwnedConn):
         """A snapshot of this connection's memberships: the merged filter of each (interface index, group).
 
         These are the kernel's filters, which may be wider than the scopes ask for: see `MembershipWarning`. A
-        membership that has died with its interface is not among them.
+        membership that has died with its interface is not among them. Not a checkpoint. If the interface is back and
+        the kernel refuses to join again, that warns (`MembershipWarning`).
         """
         self._require_open()
         return self._ledger.memberships

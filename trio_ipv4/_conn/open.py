@@ -103,7 +103,7 @@ def open_ip(
 
     Raises:
         PermissionError: The process lacks CAP_NET_RAW.
-        OSError: EADDRNOTAVAIL, EMFILE.
+        OSError: EADDRNOTAVAIL, EMFILE. ENODEV: there is no such interface.
         UnsupportedError: As for `open_udp`.
         ValueError: A host name; `protocol` is out of range.
     """
@@ -132,7 +132,7 @@ def open_raw(
 
     Raises:
         PermissionError: The process lacks CAP_NET_RAW.
-        OSError: EADDRNOTAVAIL, EMFILE.
+        OSError: EADDRNOTAVAIL, EMFILE. ENODEV: there is no such interface.
         UnsupportedError: As for `open_udp`.
         ValueError: A host name; `protocol` is out of range.
     """

@@ -38,7 +38,7 @@ from trio_ipv4 import (
     open_udp,
     parse_bpf,
 )
-from trio_ipv4.testing import Host, Lab, igmp_groups, open_lab
+from trio_ipv4.testing import Lab, LabHost, igmp_groups, open_lab
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -498,7 +498,7 @@ async def test_what_a_full_queue_of_the_interface_drops_is_told_only_with_ip_rec
         assert caught.value.errno == errno.ENOBUFS
 
 
-def limit_queue(host: Host) -> None:
+def limit_queue(host: LabHost) -> None:
     """Let the queue of en0 have room for 100 octets."""
     subprocess.run(host.command(["tc", "qdisc", "add", "dev", "en0", "root", "bfifo", "limit", "100"]), check=True)
 

@@ -20,7 +20,7 @@ from trio_ipv4.testing import open_lab
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
-    from trio_ipv4.testing import Host, Lab
+    from trio_ipv4.testing import Lab, LabHost
 
 pytestmark = pytest.mark.usefixtures("needs_lab")
 
@@ -41,7 +41,7 @@ def overlapping() -> Iterator[Lab]:
         yield lab
 
 
-def give(host: Host, device: str, *addresses: str) -> None:
+def give(host: LabHost, device: str, *addresses: str) -> None:
     """Let an interface have these addresses and no other; check no reverse paths, which would hide what is tested."""
     host.ip("address", "flush", "dev", device)
     for address in addresses:
@@ -51,7 +51,7 @@ def give(host: Host, device: str, *addresses: str) -> None:
 
 
 @contextlib.asynccontextmanager
-async def answering(host: Host, *devices: str) -> AsyncIterator[PacketConn]:
+async def answering(host: LabHost, *devices: str) -> AsyncIterator[PacketConn]:
     """Answer every question on a host, and give the connection that does."""
     async with host.call(open_udp, "0.0.0.0", PORT) as conn, contextlib.AsyncExitStack() as stack:
         for device in devices:
@@ -68,7 +68,7 @@ async def answer_all(conn: PacketConn) -> None:
             await conn.send(datagram.reply(b"!"))
 
 
-async def ask(host: Host, device: str, destination: str, *, bind: str = "0.0.0.0", port: int = PORT) -> str:
+async def ask(host: LabHost, device: str, destination: str, *, bind: str = "0.0.0.0", port: int = PORT) -> str:
     """Return the address from which the answer comes."""
     async with host.call(open_udp, bind, port) as conn:
         index = host.call(interface_by_name, device).index

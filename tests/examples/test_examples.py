@@ -26,7 +26,7 @@ from trio_ipv4.testing import igmp_groups, open_lab, source_filters
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
-    from trio_ipv4.testing import Host, Lab
+    from trio_ipv4.testing import Lab, LabHost
 
 EXAMPLES: Final = Path(__file__).parents[2] / "docs" / "examples"
 GROUP: Final = IPv4Address("239.1.2.3")
@@ -77,7 +77,7 @@ class Program:
 
 
 @contextlib.asynccontextmanager
-async def running(name: str, *arguments: str, host: Host | None = None) -> AsyncIterator[Program]:
+async def running(name: str, *arguments: str, host: LabHost | None = None) -> AsyncIterator[Program]:
     argv = [sys.executable, "-u", str(EXAMPLES / f"{name}.py"), *arguments]
     command = argv if host is None else host.command(argv)
     async with trio.open_nursery() as nursery:
@@ -128,11 +128,11 @@ def packets(wire: socket.socket) -> Iterator[Packet]:
             )
 
 
-def is_member(host: Host | None, index: int, group: IPv4Address, users: int = 1) -> Callable[[], bool]:
+def is_member(host: LabHost | None, index: int, group: IPv4Address, users: int = 1) -> Callable[[], bool]:
     return lambda: (igmp_groups() if host is None else host.call(igmp_groups)).get((index, group)) == users
 
 
-def forwards(lab: Lab, host: Host, link: int, group: IPv4Address) -> Callable[[], bool]:
+def forwards(lab: Lab, host: LabHost, link: int, group: IPv4Address) -> Callable[[], bool]:
     """Whether a link's bridge knows that a host wants a group: the report may come later than the membership."""
 
     def asked() -> bool:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
 
     from conftest import Eventually
-    from trio_ipv4.testing import Host
+    from trio_ipv4.testing import LabHost
 
 EXAMPLES: Final = Path(__file__).parents[2] / "docs" / "examples"
 MDNS: Final = [sys.executable, str(EXAMPLES / "mdns_browser.py")]
@@ -102,7 +102,7 @@ async def running(argv: Sequence[str], env: dict[str, str] | None = None) -> Asy
 
 
 @contextlib.asynccontextmanager
-async def avahi(host: Host, directory: Path, interface: str = "en0") -> AsyncIterator[dict[str, str]]:
+async def avahi(host: LabHost, directory: Path, interface: str = "en0") -> AsyncIterator[dict[str, str]]:
     """Run an Avahi daemon in a host, with a bus, configuration and /run of its own; yield what its tools need."""
     (directory / "services").mkdir()
     (directory / "services" / "published.service").write_text(PUBLISHED)
@@ -266,7 +266,7 @@ def one_prefix(needs_lab: None) -> Iterator[Lab]:
 
 
 def asking(
-    host: Host, device: str, port: int = 0, *, source: str = "0.0.0.0", group: str | None = None
+    host: LabHost, device: str, port: int = 0, *, source: str = "0.0.0.0", group: str | None = None
 ) -> socket.socket:
     """A socket of the standard library that sends to groups on one interface, and doesn't hear itself."""
     index = next(interface.index for interface in host.interfaces if interface.name == device)
@@ -304,7 +304,7 @@ def question(name: str, kind: int = 1, of_class: int = 1) -> bytes:
     return struct.pack("!6H", 0, 0, 1, 0, 0, 0) + to_name(name) + struct.pack("!2H", kind, of_class)
 
 
-def tap(host: Host, device: str) -> socket.socket:
+def tap(host: LabHost, device: str) -> socket.socket:
     """A socket that hears the IP packets that arrive on an interface."""
     made = host.call(socket.socket, socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(0x0800))  # ETH_P_IP
     made.bind((device, 0x0800))

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
     from types import ModuleType
 
-    from trio_ipv4.testing import Host
+    from trio_ipv4.testing import LabHost
 
     Eventually = Callable[[Callable[[], object]], Any]
 
@@ -71,7 +71,7 @@ def routed(needs_lab: None) -> Iterator[Lab]:
         yield lab
 
 
-async def run(host: Host, *argv: str, prefix: tuple[str, ...] = ()) -> tuple[int, list[str], str]:
+async def run(host: LabHost, *argv: str, prefix: tuple[str, ...] = ()) -> tuple[int, list[str], str]:
     """Run an example in a host; return its exit status, the lines that it prints, and its errors."""
     name, *arguments = argv
     command = host.command([*prefix, sys.executable, str(EXAMPLES / f"{name}.py"), *arguments])
@@ -80,7 +80,7 @@ async def run(host: Host, *argv: str, prefix: tuple[str, ...] = ()) -> tuple[int
     return done.returncode, done.stdout.decode().splitlines(), done.stderr.decode()
 
 
-def wire(host: Host, name: str = "en0") -> socket.socket:
+def wire(host: LabHost, name: str = "en0") -> socket.socket:
     """A socket that hears every frame on an interface, and has heard from now on."""
 
     def make() -> socket.socket:
@@ -616,7 +616,7 @@ async def test_an_ospf_hello_by_unicast_from_another_link_is_not_printed(needs_l
 
 
 @contextlib.asynccontextmanager
-async def responder(host: Host, *arguments: str) -> AsyncIterator[trio.Process]:
+async def responder(host: LabHost, *arguments: str) -> AsyncIterator[trio.Process]:
     argv = host.command([sys.executable, str(EXAMPLES / "mdns_responder.py"), *arguments])
     async with trio.open_nursery() as nursery:
         start = functools.partial(trio.run_process, argv, stdout=subprocess.PIPE)
@@ -634,7 +634,7 @@ def query(name: str = "trio.local", *, kind: int = 1, of_class: int = 1, identif
     return struct.pack("!6H", identifier, flags, 1, 0, 0, 0) + labels + b"\0" + struct.pack("!2H", kind, of_class)
 
 
-def ask(host: Host, messages: list[bytes], *, port: int, name: str = "en0") -> socket.socket:
+def ask(host: LabHost, messages: list[bytes], *, port: int, name: str = "en0") -> socket.socket:
     """Send messages to the group from `port`, by a socket of the standard library; return it."""
     asking = host.call(socket.socket, socket.AF_INET, socket.SOCK_DGRAM)
     asking.bind(("0.0.0.0", port))

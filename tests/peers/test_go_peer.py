@@ -36,7 +36,7 @@ from trio_ipv4.testing import Lab, igmp_groups, open_lab, source_filters
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
-    from trio_ipv4.testing import Host
+    from trio_ipv4.testing import LabHost
 
 SOURCES: Final = Path(__file__).parent
 GO_PACKAGE: Final = Path("/usr/share/gocode/src/golang.org/x/net/ipv4")
@@ -106,7 +106,7 @@ def three(needs_lab: None) -> Iterator[Lab]:
 
 
 @contextlib.asynccontextmanager
-async def running(program: Path, host: Host | None = None) -> AsyncIterator[Peer]:
+async def running(program: Path, host: LabHost | None = None) -> AsyncIterator[Peer]:
     argv = [str(program)] if host is None else host.command([program])
     async with trio.open_nursery() as nursery:
         process: trio.Process = await nursery.start(trio_process, argv)
@@ -122,11 +122,11 @@ async def trio_process(argv: list[str], task_status: trio.TaskStatus[trio.Proces
     await trio.run_process(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, task_status=task_status)
 
 
-def index_of(host: Host) -> int:
+def index_of(host: LabHost) -> int:
     return host.interfaces[0].index
 
 
-def address_of(host: Host) -> str:
+def address_of(host: LabHost) -> str:
     return str(host.addresses[0])
 
 
@@ -266,7 +266,7 @@ async def test_the_kernel_sees_the_same_memberships(go_peer: Path, three: Lab) -
             conn.join_source_specific_group("en0", SSM_GROUP, source)
             await go.ask("join", interface="en0", group=SSM_GROUP, source=source)
 
-        def memberships(host: Host) -> tuple[object, object]:
+        def memberships(host: LabHost) -> tuple[object, object]:
             groups = {group: users for (_, group), users in host.call(igmp_groups).items()}
             return groups, {group: sources for (_, group), sources in host.call(source_filters).items()}
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from conftest import Eventually
     from trio_ipv4 import PacketConn
-    from trio_ipv4.testing import Host, Lab
+    from trio_ipv4.testing import Lab, LabHost
 
 pytestmark = pytest.mark.usefixtures("needs_lab")
 
@@ -41,7 +41,7 @@ def needs(program: str) -> pytest.MarkDecorator:
 
 
 @contextlib.asynccontextmanager
-async def running(host: Host, *argv: str, stdin: int = subprocess.DEVNULL) -> AsyncIterator[trio.Process]:
+async def running(host: LabHost, *argv: str, stdin: int = subprocess.DEVNULL) -> AsyncIterator[trio.Process]:
     """Run a program in a host, and end it with the block."""
     process = await trio.lowlevel.open_process(
         host.command(argv), stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
@@ -73,13 +73,13 @@ async def read_until(process: trio.Process, wanted: bytes) -> bytes:
     return said
 
 
-def sender(host: Host) -> PacketConn:
+def sender(host: LabHost) -> PacketConn:
     conn = host.call(open_udp)
     conn.multicast_interface = "en0"
     return conn
 
 
-def hears(host: Host, group: str) -> bool:
+def hears(host: LabHost, group: str) -> bool:
     """Whether the group is joined there and the port bound: of options and bind, a program may do either first."""
     table = host.call(Path("/proc/thread-self/net/udp").read_text)
     bound = {int(line.split()[1].rpartition(":")[2], 16) for line in table.splitlines()[1:]}
@@ -235,7 +235,7 @@ class Wire:
 
 
 @contextlib.asynccontextmanager
-async def watched(host: Host, eventually: Eventually) -> AsyncIterator[Wire]:
+async def watched(host: LabHost, eventually: Eventually) -> AsyncIterator[Wire]:
     fields = ["-T", "fields", "-e", "igmp.record_type", "-e", "igmp.maddr", "-e", "igmp.saddr"]
     only = ["-f", f"igmp and ip src {host.addresses[0]}", "-Y", "igmp.type == 0x22"]
     async with (
@@ -337,7 +337,7 @@ async def test_the_reverse_path_filter_drops_what_comes_by_another_way_than_the_
             pytest.fail(f"it came all the same: {await conn.receive()}")
 
 
-def dropped_by_path(host: Host) -> int:
+def dropped_by_path(host: LabHost) -> int:
     """How much the reverse-path filter dropped, by the kernel's own count."""
     lines = host.call(Path("/proc/thread-self/net/netstat").read_text).splitlines()
     names, values = (line.split() for line in lines if line.startswith("TcpExt:"))

@@ -20,7 +20,7 @@ from trio_ipv4.testing import igmp_groups, open_lab, source_filters
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from trio_ipv4.testing import Host, Lab
+    from trio_ipv4.testing import Lab, LabHost
 
 pytestmark = pytest.mark.usefixtures("needs_lab")
 
@@ -35,24 +35,24 @@ def udp(port: int = 5000) -> socket.socket:
     return endpoint
 
 
-def join(endpoint: socket.socket, host: Host, link: int = 0) -> None:
+def join(endpoint: socket.socket, host: LabHost, link: int = 0) -> None:
     request = struct.pack("=4s4si", GROUP.packed, bytes(4), host.interfaces[link].index)  # struct ip_mreqn
     endpoint.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, request)
 
 
-def leave(endpoint: socket.socket, host: Host, link: int = 0) -> None:
+def leave(endpoint: socket.socket, host: LabHost, link: int = 0) -> None:
     request = struct.pack("=4s4si", GROUP.packed, bytes(4), host.interfaces[link].index)
     endpoint.setsockopt(socket.IPPROTO_IP, socket.IP_DROP_MEMBERSHIP, request)
 
 
-def join_source(endpoint: socket.socket, host: Host, source: IPv4Address) -> None:
+def join_source(endpoint: socket.socket, host: LabHost, source: IPv4Address) -> None:
     sockaddr = struct.Struct("=HH4s120x")  # struct sockaddr_in in a sockaddr_storage
     request = struct.pack("=I4x", host.interfaces[0].index)
     request += sockaddr.pack(socket.AF_INET, 0, GROUP.packed) + sockaddr.pack(socket.AF_INET, 0, source.packed)
     endpoint.setsockopt(socket.IPPROTO_IP, MCAST_JOIN_SOURCE_GROUP, request)
 
 
-def send_group(endpoint: socket.socket, host: Host, payload: bytes, link: int = 0) -> None:
+def send_group(endpoint: socket.socket, host: LabHost, payload: bytes, link: int = 0) -> None:
     request = struct.pack("=4s4si", bytes(4), bytes(4), host.interfaces[link].index)
     endpoint.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, request)
     endpoint.sendto(payload, (str(GROUP), 5000))

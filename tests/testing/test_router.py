@@ -14,7 +14,7 @@ from trio_ipv4.testing import open_lab
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from trio_ipv4.testing import Host, Lab
+    from trio_ipv4.testing import Lab, LabHost
 
 GROUP = "239.1.2.3"
 IP_RECVTTL = 12  # linux/in.h
@@ -28,7 +28,7 @@ def routed(needs_lab: None) -> Iterator[Lab]:
         yield lab
 
 
-def udp(host: Host) -> socket.socket:
+def udp(host: LabHost) -> socket.socket:
     endpoint = host.call(socket.socket, socket.AF_INET, socket.SOCK_DGRAM)
     endpoint.settimeout(5)
     endpoint.bind(("0.0.0.0", 5000))

@@ -167,7 +167,7 @@ def test_interfaces_are_read_afresh(lab: Lab) -> None:
     assert [(each.name, each.mtu) for each in host.interfaces] == [("lan", 1400)]
     host.ip("link", "delete", "lan")
     assert host.interfaces == ()
-    assert [str(each) for each in host.addresses] == ["198.18.0.1"]
+    assert host.addresses == ()
 
 
 def test_without_a_router_groups_have_no_route(lab: Lab) -> None:

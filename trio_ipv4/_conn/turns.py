@@ -91,6 +91,8 @@ class OwnedSocket:
     def __init__(self, socket: Socket, trio_socket: trio.socket.SocketType) -> None:
         self.socket: Final = trio_socket
         self._system_socket: Final = socket
+        # A trio socket that has no descriptor has no number.
+        self.fileno: Final = (socket if is_simulated(trio_socket) else trio_socket).fileno
         readable, writable = waits(trio_socket)
         self._receiving: Final = _Turn(readable)
         self._sending: Final = _Turn(writable)
@@ -103,7 +105,7 @@ class OwnedSocket:
         # In a forked child no run goes on that the socket was used in.
         user = self._token if in_use and self._process == self._system_socket.system.process() else None
         here = this_run()
-        if here is not None and user in (None, here):
+        if (here is not None and user in (None, here)) or is_simulated(self.socket):
             self.socket.close()
             return
         # Here trio's own `close` would raise and leave the socket open, or not wake the tasks of another run.
@@ -134,7 +136,7 @@ class OwnedSocket:
         Raises:
             trio.WouldBlock: There is nothing, or another task waits for it.
         """
-        result = None if self._receiving.is_taken else attempt(_descriptor(self.socket), *arguments)
+        result = None if self._receiving.is_taken else attempt(_descriptor(self), *arguments)
         if result is None or result is MORE:
             raise trio.WouldBlock
         return result
@@ -148,13 +150,13 @@ class OwnedSocket:
         try:
             await turn.wait()
         except (OSError, ValueError):
-            if self.socket.fileno() >= 0:
+            if self.fileno() >= 0:
                 raise
             raise trio.ClosedResourceError("this connection was closed") from None
 
     def after_false_alarm(self, turn: _Turn) -> None:
         """Empty the error queue after a task was woken in vain."""
-        _descriptor(self.socket)
+        _descriptor(self)
         discarded = sockets.discard_errors(self._system_socket)
         if turn is self._receiving and not discarded and self._system_socket.is_shut_down():
             raise trio.ClosedResourceError("this connection was shut down for receiving (shutdown(2))")
@@ -173,14 +175,13 @@ async def _take_turn(
         require_trio()
         raise
     owned.note_run()
-    socket = owned.socket
     waited = turn.is_taken
     if waited:
         await turn.wait_for_it()
     turn.is_taken = True
     try:
         woken = False
-        while (result := attempt(_descriptor(socket), *arguments)) is None or result is MORE:
+        while (result := attempt(_descriptor(owned), *arguments)) is None or result is MORE:
             waited = True
             if result is MORE:
                 await trio.lowlevel.checkpoint()
@@ -206,9 +207,14 @@ def this_run() -> trio.lowlevel.TrioToken | None:
         return None
 
 
+def is_simulated(socket: trio.socket.SocketType) -> bool:
+    """Tell whether a trio socket has no file descriptor. Its system's side closes it from any thread."""
+    return hasattr(socket, "system_socket")
+
+
 def waits(socket: Any) -> tuple[Callable[[], Awaitable[None]], Callable[[], Awaitable[None]]]:
     """Return how to wait until a trio socket can be read, and written. One without a descriptor knows by itself."""
-    if hasattr(socket, "system_socket"):
+    if is_simulated(socket):
         return socket.wait_readable, socket.wait_writable
     return (
         functools.partial(trio.lowlevel.wait_readable, socket),
@@ -221,8 +227,8 @@ def _close_in_run(descriptor: int) -> None:
     close_descriptor(descriptor)
 
 
-def _descriptor(socket: trio.socket.SocketType) -> int:
-    descriptor = socket.fileno()
+def _descriptor(owned: OwnedSocket) -> int:
+    descriptor = owned.fileno()
     if descriptor < 0:
         raise trio.ClosedResourceError("this connection was closed")
     return descriptor

@@ -7,19 +7,17 @@ every cable and hands the far ends to the hosts, then the hosts. Nothing is made
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import re
 import subprocess
 import sys
-import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from ipaddress import IPv4Interface
 from pathlib import Path
 from typing import Final, final
 
 from trio_ipv4 import InterfaceFlags, UnsupportedError
-from trio_ipv4.testing._lab_host import PROGRAMS, LabHost, find_program, run_script
+from trio_ipv4.testing._lab_host import PROGRAMS, LabHost, LabLink, find_program, run_script, wait_until
 from trio_ipv4.testing._multicast_router import MAXVIFS, forward_multicast, igmp_socket
 from trio_ipv4.testing._namespaces import Namespace
 from trio_ipv4.testing._systems import beside_lab
@@ -40,7 +38,6 @@ _SYSCTLS: Final = {
     "ipv6/conf/all/disable_ipv6": "1",
     "ipv6/conf/default/disable_ipv6": "1",
 }
-_READY_SECONDS: Final = 10
 
 
 @contextlib.contextmanager
@@ -80,13 +77,13 @@ def open_lab(
     """
     plan, links = _plan(hosts, links, router=router)
     with contextlib.ExitStack() as stack:
-        switch = LabHost("switch", stack.enter_context(Namespace()), {})
-        members = {name: LabHost(name, stack.enter_context(Namespace()), ends) for name, ends in plan.items()}
-        lab = Lab(switch, members)
+        switch = LabHost("switch", stack.enter_context(Namespace()))
+        members = {name: LabHost(name, stack.enter_context(Namespace()), ends, switch) for name, ends in plan.items()}
+        lab = Lab(switch, members, [LabLink(switch, number) for number in range(links)])
         _connect(switch, members.values(), links)
         for host in members.values():
             _configure(host, router=router)
-        _wait_until_ready(lab)
+        wait_until(lambda: _is_ready(lab))
         if router:
             indexes = [each.index for each in members[ROUTER].interfaces]
             igmp = stack.enter_context(members[ROUTER].call(igmp_socket))
@@ -122,9 +119,15 @@ class Lab(Mapping[str, LabHost]):
     asks it, raises `trio.ClosedResourceError`.
     """
 
-    def __init__(self, switch: LabHost, hosts: Mapping[str, LabHost]) -> None:
+    def __init__(self, switch: LabHost, hosts: Mapping[str, LabHost], links: Sequence[LabLink]) -> None:
         self.switch: Final = switch
         self._hosts: Final = hosts
+        self._links: Final = tuple(links)
+
+    @property
+    def links(self) -> Sequence[LabLink]:
+        """The links, to which hosts attach further interfaces."""
+        return self._links
 
     def bridge(self, link: int) -> str:
         """Return the name, in `lab.switch`, of the bridge that is a link."""
@@ -214,14 +217,6 @@ def _configure(host: LabHost, *, router: bool) -> None:
     if router and host.name != ROUTER and host.addresses:
         script.append(f"route add default via {host.addresses[0].exploded.rpartition('.')[0]}.254")
     host.call(run_script, script)
-
-
-def _wait_until_ready(lab: Lab) -> None:
-    """Wait until every port forwards and every interface runs: the kernel tells carriers a little later."""
-    deadline = time.monotonic() + _READY_SECONDS
-    while not _is_ready(lab):
-        if time.monotonic() > deadline:
-            raise TimeoutError(errno.ETIMEDOUT, f"the lab's links are not up after {_READY_SECONDS} seconds")
 
 
 def _is_ready(lab: Lab) -> bool:

@@ -4,21 +4,31 @@ from __future__ import annotations
 
 import errno
 import inspect
+import itertools
+import json
 import os
 import shutil
 import subprocess
-from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, TypeVarTuple, Unpack, cast, final
+import time
+import types
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, TypeVarTuple, Unpack, final
 
 import trio
 
-from trio_ipv4 import Interface, interfaces
+from trio_ipv4 import Interface, InterfaceFlags, interfaces
 from trio_ipv4._kernel.system import CURRENT
+from trio_ipv4._values.fields import to_address, to_integer
+from trio_ipv4._values.interface import MAX_IFINDEX
+from trio_ipv4.testing._hosts import check_free, run_on
 from trio_ipv4.testing._systems import CalledSystem, HostSystem
+from trio_ipv4.testing._tables import igmp_groups
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
-    from ipaddress import IPv4Address, IPv4Interface
 
+    from trio_ipv4._values.fields import AddressLike
     from trio_ipv4.testing._namespaces import Namespace
 
 P = ParamSpec("P")
@@ -27,6 +37,9 @@ Ts = TypeVarTuple("Ts")
 
 PROGRAMS: Final = {"ip": "iproute2", "nsenter": "util-linux"}
 """Which the lab needs, and Debian's packages of them."""
+_READY_SECONDS: Final = 10
+_PORT_INDEXES: Final = 10_000
+"""How many indexes of the switch are kept for later ports of each link."""
 _SYSTEM_PATH: Final = "/usr/sbin:/sbin"
 """Where distributions keep `ip`, and where an ordinary user's PATH may not lead."""
 
@@ -35,8 +48,15 @@ _SYSTEM_PATH: Final = "/usr/sbin:/sbin"
 class LabHost:
     """A host of a lab: a network namespace. `name` is its name."""
 
-    def __init__(self, name: str, namespace: Namespace, ends: Mapping[str, IPv4Interface]) -> None:
+    def __init__(
+        self,
+        name: str,
+        namespace: Namespace,
+        ends: Mapping[str, IPv4Interface] = types.MappingProxyType({}),
+        switch: LabHost | None = None,
+    ) -> None:
         self.name: Final = name
+        self._switch: Final = switch
         self._namespace: Final = namespace
         self._ends: Final = ends
         self._system: Final = HostSystem(namespace)
@@ -70,13 +90,7 @@ class LabHost:
         Raises:
             trio.ClosedResourceError: In the function, when it opens or lists something: the lab has ended.
         """
-        token = CURRENT.set(self._system)
-        try:
-            if task_status is trio.TASK_STATUS_IGNORED:
-                return await function(*args)
-            return await cast("Callable[..., Awaitable[T]]", function)(*args, task_status=task_status)
-        finally:
-            CURRENT.reset(token)
+        return await run_on(self._system, function, args, task_status)
 
     def call(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Call a synchronous function in the host, and return what it returns. For asynchronous ones, see `run`.
@@ -125,6 +139,107 @@ class LabHost:
         """
         return self.call(_run_ip, arguments)
 
+    def attach(
+        self, link: Any, name: str, address: str | None = None, *, index: int | None = None, mtu: int = 1500
+    ) -> Interface:
+        """Plug an interface into a link of `lab.links`, and set it up, as `Host.attach` says.
+
+        It is ready when this returns: the port forwards, and the interface runs.
+
+        Raises:
+            subprocess.CalledProcessError: `ip` refused.
+            TimeoutError: The link was not up after 10 seconds.
+        """
+        if not isinstance(link, LabLink):
+            raise TypeError(f"link must be one of lab.links, got {link!r}")
+        own = None if address is None else IPv4Interface(address)
+        check_free(name, index, self.call(interfaces), self.name)
+        with_index = "" if index is None else f"index {to_integer(index, 'index', 1, MAX_IFINDEX)}"
+        link.plug(f"mtu {mtu} type veth peer name {name} mtu {mtu} {with_index} netns {self.namespace}")
+        script = [] if own is None else [f"address add {own} broadcast + dev {name}"]
+        self.call(run_script, [*script, f"link set {name} up"])
+        wait_until(lambda: self._is_connected(name))
+        return self._interface(name)
+
+    def detach(self, name: str) -> None:
+        """Unplug an interface, as `Host.detach` says."""
+        self._interface(name)
+        self.ip("link", "delete", name)
+
+    def set_up(self, name: str, up: bool = True) -> None:  # noqa: FBT002  # As in the contract.
+        """Set an interface up, and wait until it runs, or set it down, as `Host.set_up` says."""
+        self._interface(name)
+        self.ip("link", "set", name, "up" if up else "down")
+        if up:
+            wait_until(lambda: self._is_connected(name))
+
+    def set_mtu(self, name: str, mtu: int) -> None:
+        """Set an interface's MTU, as `Host.set_mtu` says."""
+        self._interface(name)
+        self.ip("link", "set", name, "mtu", str(mtu))
+
+    def rename(self, name: str, new_name: str) -> None:
+        """Give an interface another name, as `Host.rename` says. The kernel lets it be up meanwhile since Linux 6.2."""
+        self._interface(name)
+        check_free(new_name, None, self.call(interfaces), self.name)
+        self.ip("link", "set", name, "name", new_name)
+
+    def add_address(self, name: str, address: str) -> None:
+        """Give an interface one address more, as `Host.add_address` says."""
+        added = IPv4Interface(address)
+        if added in self._interface(name).addresses:
+            raise ValueError(f"{name} has the address {added} already")
+        self.ip("address", "add", str(added), "broadcast", "+", "dev", name)
+
+    def remove_address(self, name: str, address: str) -> None:
+        """Take an address of an interface away, as `Host.remove_address` says."""
+        gone = IPv4Interface(address)
+        if gone not in self._interface(name).addresses:
+            raise KeyError(f"{name} has no address {gone}")
+        self.ip("address", "delete", str(gone), "dev", name)
+
+    def add_route(self, destination: str, *, via: AddressLike | None = None, interface: str | None = None) -> None:
+        """Add a route, as `Host.add_route` says."""
+        words = [str(IPv4Network(destination))]
+        if via is None and interface is None:
+            raise ValueError("a route needs a gateway, via=..., or an interface, interface=...")
+        if interface is not None:
+            words += ["dev", self._interface(interface).name]
+        elif not any(to_address(via, "via") in own.network for each in self.interfaces for own in each.addresses):
+            raise ValueError(f"the gateway {via} is in no network of an interface of {self.name} that is up")
+        if via is not None:
+            words += ["via", str(to_address(via, "via"))]
+        self.ip("route", "add", *words)
+
+    def set_sysctl(self, name: str, value: int | str) -> None:
+        """Set a sysctl, as `Host.set_sysctl` says. Those that all hosts share, as most of net.core, can't be set."""
+        try:
+            self.call(Path("/proc/sys", *name.split(".")).write_text, str(value), encoding="ascii")
+        except FileNotFoundError:
+            raise KeyError(f"this host has no sysctl {name} of its own") from None
+
+    def groups(self) -> Mapping[tuple[int, IPv4Address], int]:
+        """Return how many users each group has, as `Host.groups` says (/proc/net/igmp)."""
+        return self.call(igmp_groups)
+
+    def _is_connected(self, name: str) -> bool:
+        """Tell whether an interface runs, and the switch's port at the other end of its cable forwards."""
+        if InterfaceFlags.RUNNING not in self._interface(name).flags:
+            return False
+        (own,) = json.loads(self.ip("-json", "link", "show", "dev", name))
+        if self._switch is None or "link_index" not in own:
+            return True
+        ports = json.loads(self._switch.ip("-details", "-json", "link", "show", "type", "bridge_slave"))
+        states = {each["ifindex"]: each["linkinfo"]["info_slave_data"]["state"] for each in ports if each}
+        return bool(states.get(own["link_index"], "forwarding") == "forwarding")
+
+    def _interface(self, name: str) -> Interface:
+        found = self.call(interfaces)
+        for each in found:
+            if each.name == name:
+                return each
+        raise KeyError(f"{self.name} has no interface {name!r}, only {', '.join(each.name for each in found)}")
+
     @property
     def namespace(self) -> str:
         """A path that opens the namespace, for `ip link set ... netns` in another host, or setns(2)."""
@@ -141,11 +256,42 @@ class LabHost:
 
     @property
     def addresses(self) -> tuple[IPv4Address, ...]:
-        """The addresses that the lab gave to the host, in the links' order."""
-        return tuple(address.ip for address in self._ends.values())
+        """The addresses of these interfaces, in their order."""
+        return tuple(address.ip for interface in self.interfaces for address in interface.addresses)
 
     def __repr__(self) -> str:
-        return f"<Host {self.name} {', '.join(map(str, self.addresses))}>"
+        return f"<Host {self.name} {', '.join(str(end.ip) for end in self._ends.values())}>"
+
+
+@final
+class LabLink:
+    """A link of a lab: a `Link`. `name` is that of its bridge in `lab.switch`."""
+
+    def __init__(self, switch: LabHost, number: int) -> None:
+        self.name: Final = f"br{number}"
+        self._number: Final = number
+        self._switch: Final = switch
+        self._count: Final = itertools.count(1)
+
+    def plug(self, cable: str) -> None:
+        """Make a cable, as `ip link add` has it after the name, and plug its near end in."""
+        number = next(self._count)
+        port = f"{self.name}-{number}"
+        # Only beside an index of its own is the far end's obeyed (linux drivers/net/veth.c, `veth_newlink`).
+        index = _PORT_INDEXES * (self._number + 1) + number
+        add = f"link add {port} index {index} master {self.name} up {cable}"
+        self._switch.call(run_script, [add, f"link set {port} type bridge_slave mcast_fast_leave on"])
+
+    def __repr__(self) -> str:
+        return f"<Link {self.name}>"
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Wait, blocking: the kernel tells carriers a little later."""
+    deadline = time.monotonic() + _READY_SECONDS
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(errno.ETIMEDOUT, f"the lab's links are not up after {_READY_SECONDS} seconds")
 
 
 @final

@@ -1,0 +1,16 @@
+"""A simulated network: hosts that behave as Linux does, in this process, on a virtual clock."""
+
+# The layers, from the top; each knows only those below it:
+#
+#   network                  simulate: the way in
+#   hosts                    a host as a test sees it
+#   machine, outside, order  a host's kernel, which is the library's System; tasks on no host; the order of tasks
+#   internet, netlink        its sockets
+#   options, datagrams       what these can do: options; queues, control messages, ways
+#   sockets                  what all sockets have
+#   memberships, routes      the rules about groups, and about ways and sources
+#   links                    who hears a packet, when, and whether at all
+#   devices, icmp, igmp      interfaces; what kernels tell each other
+#   world, capture           what all parts share; packets in a file
+#   clock, packets           time; packets
+#   linux, bpf, refuse       Linux's numbers, its programs on sockets, its refusals

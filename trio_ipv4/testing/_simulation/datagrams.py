@@ -1,0 +1,396 @@
+"""What a socket sends and receives: queue, control messages, and the rules of linux net/ipv4/udp.c and raw.c."""
+
+from __future__ import annotations
+
+import collections
+import errno
+import struct
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
+
+from trio_ipv4 import ParseError
+from trio_ipv4._abi import structs
+from trio_ipv4._kernel.calls import MSG_TRUNC, Received
+from trio_ipv4._kernel.calls.columns import take_apart
+from trio_ipv4.testing._simulation import bpf
+from trio_ipv4.testing._simulation.linux import LINUX, memory_of
+from trio_ipv4.testing._simulation.packets import ANY, ICMP, Packet, is_group, parse_packet
+from trio_ipv4.testing._simulation.refuse import not_simulated, refuse
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from trio_ipv4.testing._simulation.devices import Device
+    from trio_ipv4.testing._simulation.internet import InternetSocket
+    from trio_ipv4.testing._simulation.routes import Flow
+
+_PKTINFO: Final = LINUX.control["IP_PKTINFO"]
+_TTL: Final = LINUX.control["IP_TTL"]
+_TOS: Final = LINUX.control["IP_TOS"]
+_TIMESTAMP: Final = LINUX.control["SO_TIMESTAMPNS"]
+_DROPS: Final = LINUX.control["SO_RXQ_OVFL"]
+_UDP_HEADER: Final = 8
+_ICMP_TYPE: Final = 2
+_IP_HEADER: Final = 20
+_MAX_PACKET: Final = 65535
+_MANY: Final = 1024
+_ETH_P_IP: Final = 0x0800
+
+
+class Arrived(NamedTuple):
+    """A packet in a queue, and what was noted when it came."""
+
+    packet: Packet
+    data: bytes
+    interface: int
+    local: bytes
+    drops: int
+    stamp: int | None
+    memory: int
+
+
+@final
+class Queue:
+    """The packets that have come in, and the memory that they count (`__udp_enqueue_schedule_skb`)."""
+
+    def __init__(self, size: int, *, is_raw: bool) -> None:
+        self.size: int = size
+        """SO_RCVBUF, in octets of the kernel's memory."""
+        self.used = 0
+        self.drops = 0
+        self._is_raw: Final = is_raw
+        self._arrived: collections.deque[Arrived] = collections.deque()
+        self._reading: collections.deque[Arrived] = collections.deque()
+        self._read = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._reading or self._arrived)
+
+    def has_room(self, memory: int) -> bool:
+        """Tell whether a packet fits, and count a drop if not. Into an empty queue of UDP any packet does."""
+        fits = self.used < self.size if self._is_raw else not self.used or self.used + memory <= self.size
+        self.drops += not fits
+        return fits
+
+    def put(self, arrived: Arrived) -> None:
+        """Take a packet in."""
+        self.used += arrived.memory
+        self._arrived.append(arrived)
+
+    def take(self) -> Arrived:
+        """Hand the first packet out."""
+        if not self._reading:
+            self._reading, self._arrived = self._arrived, self._reading
+        arrived = self._reading.popleft()
+        self._read += arrived.memory
+        # UDP gives memory back in quarters of the buffer, or when it has handed out all (`udp_rmem_release`).
+        if self._is_raw or not self._reading or self._read >= self.size >> 2:
+            self.used -= self._read
+            self._read = 0
+        return arrived
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._arrived.clear()
+        self._reading.clear()
+
+
+class Request(NamedTuple):
+    """What a control message asks for (`ip_cmsg_send`)."""
+
+    source: bytes | None = None
+    interface: int = 0
+    ttl: int | None = None
+    tos: int | None = None
+
+
+class Way(NamedTuple):
+    """The way of datagrams to one destination with one control message, while nothing changes."""
+
+    generation: int
+    flow: Flow
+    port: int
+    ttl: int
+    tos: int
+    is_looped: bool
+    leaves: bool
+
+
+@final
+class Traffic:
+    """What one socket sends and receives; it is the `Receiver` and the `Sender` of the seam."""
+
+    columns = staticmethod(take_apart)
+
+    def __init__(self, socket: InternetSocket) -> None:
+        self._socket: Final = socket
+        self._names: Final[dict[tuple[bytes, int], bytes]] = {}
+        self._controls: Final[dict[tuple[Any, ...], bytes]] = {}
+        self._requests: Final[dict[bytes, Request]] = {b"": Request()}
+        self._ways: Final[dict[tuple[bytes, bytes], Way]] = {}
+        self._memory: Final[dict[tuple[int, int], int]] = {}
+
+    # Receiving
+
+    def take_in(self, device: Device, packet: Packet, local: bytes) -> bool:
+        """Queue a packet that has come in, if the socket's filters let it pass and there is room."""
+        socket = self._socket
+        queue = socket.queue
+        if socket.is_raw:
+            if self._is_filtered_icmp(packet):
+                return False
+            data = packet.octets()
+        else:
+            data = packet.payload
+        if socket.program:
+            kept = self._filter(device, packet, data)
+            if kept is None:
+                queue.drops += not socket.is_raw
+                return False
+            data = kept
+        if not queue.has_room(packet.memory):
+            return False
+        options = socket.options
+        index, local = (device.index, local) if options["IP_PKTINFO"] else (0, ANY)
+        stamp = socket.system.clock.nanoseconds() if options["SO_TIMESTAMPNS"] else None
+        drops = queue.drops if options["SO_RXQ_OVFL"] else 0
+        queue.put(Arrived(packet, data, index, local, drops, stamp, packet.memory))
+        return True
+
+    def _is_filtered_icmp(self, packet: Packet) -> bool:
+        """Tell whether the socket's ICMP_FILTER stops a packet (raw(7), `icmp_filter`)."""
+        if packet.protocol != ICMP or not packet.payload:
+            return False
+        kind = packet.payload[0]
+        return kind < 32 and bool(int.from_bytes(self._socket.icmp_filter, LINUX.byte_order) >> kind & 1)
+
+    def _filter(self, device: Device, packet: Packet, data: bytes) -> bytes | None:
+        """Run the BPF program: `None` if it refuses a packet, else what it keeps of it (`sk_filter_trim_cap`)."""
+        socket = self._socket
+        octets = data if socket.is_raw else packet.octets()
+        program = octets if socket.is_raw else packet.body()
+        kept = bpf.run(socket.program, program, octets, protocol=_ETH_P_IP, interface=device.index)
+        if not kept:
+            return None
+        return data[:kept] if socket.is_raw else data[: max(kept, _UDP_HEADER) - _UDP_HEADER]
+
+    def receive(self, _descriptor: int, limit: int, max_bytes: int, _recipe: object = None, /) -> Received | None:
+        socket = self._socket
+        socket.require_open()
+        queue = socket.queue
+        if not queue:
+            return None
+        payloads: list[bytes] = []
+        names: list[bytes] = []
+        controls: list[bytes] = []
+        flags: list[int] = []
+        take, switches = queue.take, self._switches()
+        known_names, known_controls = self._names, self._controls
+        for _ in range(min(limit, _MANY)):
+            if not queue:
+                break
+            packet, data, index, local, drops, stamp, _ = take()
+            cut = len(data) > max_bytes
+            payloads.append(data[:max_bytes] if cut else data)
+            flags.append(MSG_TRUNC if cut else 0)
+            peer = packet.src, packet.sport
+            name = known_names.get(peer)
+            names.append(self._name(peer) if name is None else name)
+            facts = packet.dst, index, local, packet.ttl, packet.tos, drops, stamp, switches
+            control = known_controls.get(facts)
+            controls.append(self._control(*facts) if control is None else control)
+        return Received(payloads, names, controls, flags if any(flags) else None)
+
+    def _switches(self) -> tuple[int, ...]:
+        options = self._socket.options
+        return tuple(options[name] for name in ("SO_TIMESTAMPNS", "IP_PKTINFO", "IP_RECVTTL", "IP_RECVTOS"))
+
+    def _name(self, peer: tuple[bytes, int]) -> bytes:
+        if len(self._names) > _MANY:
+            self._names.clear()
+        made = self._names[peer] = structs.sockaddr_in(LINUX, *peer)
+        return made
+
+    def _control(
+        self,
+        dst: bytes,
+        index: int,
+        local: bytes,
+        ttl: int,
+        tos: int,
+        drops: int,
+        stamp: int | None,
+        switches: tuple[int, ...],
+    ) -> bytes:
+        """Write the control messages of a packet, in Linux's order (`sock_recv_cmsgs`, `ip_cmsg_recv`)."""
+        with_stamp, with_info, with_ttl, with_tos = switches
+        parts: list[bytes] = []
+        if with_stamp:
+            # What came before stamps were asked for has the time of reading (`__sock_recv_timestamp`).
+            noted = self._socket.system.clock.nanoseconds() if stamp is None else stamp
+            parts.append(structs.cmsg(LINUX, *_TIMESTAMP, struct.pack("<qq", *divmod(noted, 10**9))))
+        if drops:
+            parts.append(structs.cmsg(LINUX, *_DROPS, struct.pack("<I", drops & 0xFFFF_FFFF)))
+        if with_info:
+            parts.append(structs.cmsg(LINUX, *_PKTINFO, structs.in_pktinfo(LINUX, index, local, dst)))
+        if with_ttl:
+            parts.append(structs.cmsg(LINUX, *_TTL, struct.pack("<i", ttl)))
+        if with_tos:
+            parts.append(structs.cmsg(LINUX, *_TOS, bytes([tos])))
+        made = b"".join(parts)
+        if not with_stamp:
+            if len(self._controls) > _MANY:
+                self._controls.clear()
+            self._controls[dst, index, local, ttl, tos, drops, stamp, switches] = made
+        return made
+
+    # Sending
+
+    def send(
+        self, _descriptor: int, payloads: Sequence[bytes], names: Sequence[bytes], controls: Sequence[bytes], /
+    ) -> tuple[int, OSError | None]:
+        socket = self._socket
+        sent = 0
+        try:
+            socket.require_open()
+            socket.bind_somewhere()
+            send_one = self._send_with_header if socket.options["IP_HDRINCL"] else self._send_one
+            for payload, name, control in zip(payloads, names, controls, strict=True):
+                send_one(bytes(payload), name, control)
+                sent += 1
+        except OSError as error:
+            return sent, error
+        return sent, None
+
+    def _send_one(self, payload: bytes, name: bytes, control: bytes) -> None:
+        """Send a payload (`udp_sendmsg`, `raw_sendmsg`)."""
+        socket = self._socket
+        if len(payload) > _MAX_PACKET:
+            refuse(errno.EMSGSIZE)
+        way = self._ways.get((name, control))
+        if way is None or way.generation != socket.system.generation:
+            way = self._find_way(name, control)
+        if socket.is_raw and socket.protocol == ICMP and len(payload) < _ICMP_TYPE:
+            refuse(errno.EFAULT)  # Linux reads type and code for its firewall (`raw_probe_proto_opt`).
+        length = len(payload) + (0 if socket.is_raw else _UDP_HEADER)
+        options = socket.ip_options
+        if length + _IP_HEADER + len(options) > _MAX_PACKET:
+            refuse(errno.EMSGSIZE)
+        flow = way.flow
+        whole = length + _IP_HEADER + len(options) <= flow.device.mtu
+        memory = self._memory.get((length, flow.device.mtu))
+        if memory is None:
+            memory = self._memory[length, flow.device.mtu] = memory_of(length, flow.device.mtu)
+        packet = Packet(
+            flow.source,
+            flow.destination,
+            socket.protocol,
+            payload,
+            way.ttl,
+            way.tos,
+            (0, 0) if socket.is_raw else (socket.port, way.port),
+            dont_fragment=whole,
+            identification=0 if whole else socket.system.new_number() & 0xFFFF,
+            options=options,
+            memory=memory,
+        )
+        self._emit(way, packet)
+
+    def _send_with_header(self, payload: bytes, name: bytes, control: bytes) -> None:
+        """Send a packet with its header, in which the kernel fills in some fields (raw(7), `raw_send_hdrinc`)."""
+        machine = self._socket.system
+        if len(payload) > _MAX_PACKET:
+            refuse(errno.EMSGSIZE)
+        given = payload[12:16].ljust(4, b"\0")
+        way = self._find_way(name, control, any_source=True)
+        if len(payload) > way.flow.device.mtu:
+            refuse(errno.EMSGSIZE)
+        if len(payload) < _IP_HEADER or 4 * (payload[0] & 0xF) > len(payload):
+            refuse(errno.EINVAL)
+        source = given if given != ANY else way.flow.source
+        octets = payload[:2] + len(payload).to_bytes(2, "big") + payload[4:12] + source + payload[16:]
+        try:
+            packet = parse_packet(octets)
+        except ParseError as error:
+            raise not_simulated(f"this IP header: {error}") from None
+        if not packet.id and not packet.dont_fragment:
+            packet.id = machine.new_number() & 0xFFFF
+        packet.memory = memory_of(len(payload) - _IP_HEADER, _MAX_PACKET)
+        self._emit(way._replace(leaves=_leaves(way.flow, packet.ttl)), packet)
+
+    def _emit(self, way: Way, packet: Packet) -> None:
+        machine, flow = self._socket.system, way.flow
+        if way.is_looped:
+            machine.deliver(flow.seen, packet, is_shared=flow.is_shared)
+        if way.leaves:
+            machine.transmit(flow.device, packet, flow.next_hop)
+
+    def _find_way(self, name: bytes, control: bytes, *, any_source: bool = False) -> Way:
+        socket = self._socket
+        machine, options = socket.system, socket.options
+        request = self._requests.get(control) or self._parse_request(control)
+        destination, port = structs.parse_sockaddr_in(name)
+        if not port and not socket.is_raw:
+            refuse(errno.EINVAL)
+        group = is_group(destination)
+        # IP_PKTINFO without an address does away with the bound one, too.
+        source = socket.source if request.source is None else request.source
+        index = request.interface or socket.device
+        if group:
+            index = index or socket.out_index
+            source = source if source != ANY else socket.out_address
+        flow = machine.routes.flow(destination, source, index, socket.protocol, any_source=any_source)
+        if flow.is_broadcast and not options["SO_BROADCAST"]:
+            refuse(errno.EACCES)
+        unicast_ttl = options["IP_TTL"] or machine.sysctl_number("net.ipv4.ip_default_ttl")
+        ttl = request.ttl or (options["IP_MULTICAST_TTL"] if group else unicast_ttl)
+        heard = group and flow.device.hears(flow.destination, flow.source)
+        if flow.is_local:
+            looped = heard or not group
+        else:
+            looped = flow.is_broadcast or (heard and bool(options["IP_MULTICAST_LOOP"]))
+        way = Way(
+            machine.generation,
+            flow,
+            port,
+            ttl,
+            options["IP_TOS"] if request.tos is None else request.tos,
+            looped,
+            _leaves(flow, ttl),
+        )
+        if len(self._ways) > _MANY:
+            self._ways.clear()
+        if not any_source:
+            self._ways[name, control] = way
+        return way
+
+    def _parse_request(self, control: bytes) -> Request:
+        """Read a control message (`ip_cmsg_send`)."""
+        found = Request()
+        try:
+            records = list(structs.iterate_cmsgs(LINUX, control))
+        except ParseError:
+            refuse(errno.EINVAL)
+        for _, level, kind, data in records:
+            number = int.from_bytes(data, LINUX.byte_order, signed=len(data) > 1)
+            if (level, kind) == _PKTINFO and len(data) == structs.IN_PKTINFO_SIZE:
+                index, source, _ = structs.parse_in_pktinfo(LINUX, data)
+                found = found._replace(interface=index, source=source)
+            elif (level, kind) == _TTL and len(data) == 4 and 1 <= number <= 255:
+                found = found._replace(ttl=number)
+            elif (level, kind) == _TOS and len(data) in (1, 4) and 0 <= number <= 255:
+                found = found._replace(tos=number)
+            elif level == _PKTINFO[0]:
+                refuse(errno.EINVAL)
+            else:
+                raise not_simulated(f"a control message of level {level} and type {kind}")
+        if len(self._requests) > _MANY:
+            self._requests.clear()
+        self._requests[control] = found
+        return found
+
+
+def _leaves(flow: Flow, ttl: int) -> bool:
+    """Tell whether a packet leaves this host. A group's with TTL 0 stays only where it is heard (`ip_mc_output`)."""
+    if flow.is_local:
+        return False
+    return ttl > 0 or not (is_group(flow.destination) and flow.device.hears(flow.destination, flow.source))

@@ -1,0 +1,221 @@
+"""Sockets of UDP and of raw IP: binding, and which packets are for whom."""
+
+from __future__ import annotations
+
+import errno
+import struct
+from ipaddress import IPv4Address
+from typing import TYPE_CHECKING, Any, Final, NoReturn, final
+
+from trio_ipv4._abi import structs
+from trio_ipv4.testing._simulation import bpf, options
+from trio_ipv4.testing._simulation.datagrams import Queue, Traffic
+from trio_ipv4.testing._simulation.linux import LINUX
+from trio_ipv4.testing._simulation.memberships import Memberships
+from trio_ipv4.testing._simulation.packets import ANY, LIMITED_BROADCAST, is_group
+from trio_ipv4.testing._simulation.refuse import not_simulated, refuse
+from trio_ipv4.testing._simulation.sockets import BaseSocket
+
+if TYPE_CHECKING:
+    from trio_ipv4._kernel.calls import Receiver, Sender
+    from trio_ipv4.testing._simulation.devices import Device
+    from trio_ipv4.testing._simulation.machine import Machine
+    from trio_ipv4.testing._simulation.packets import Packet
+
+_EPHEMERAL: Final = range(32768, 61000)
+"""net.ipv4.ip_local_port_range."""
+_IPPROTO_RAW: Final = 255
+
+
+@final
+class InternetSocket(BaseSocket):
+    """A socket of UDP, or of raw IP."""
+
+    def __init__(self, machine: Machine, kind: int, protocol: int) -> None:
+        super().__init__(machine, structs.AF_INET, kind, protocol)
+        self.is_raw: Final = kind == structs.SOCK_RAW
+        self.address: bytes = ANY
+        self.port = 0
+        self.precedence_number = 0
+        self.device: int = 0
+        self.out_index: int = 0
+        self.out_address: bytes = ANY
+        self.memberships: Final = Memberships(machine)
+        self.options: Final[dict[str, int]] = dict(options.DEFAULTS)
+        # A raw socket of protocol 255 writes its own headers from the start (raw(7)).
+        self.options["IP_HDRINCL"] = int(self.is_raw and protocol == _IPPROTO_RAW)
+        self.send_buffer: int = machine.sysctl_number("net.core.wmem_default")
+        self.ip_options: bytes = b""
+        self.icmp_filter: bytes = bytes(4)
+        self.program: tuple[bpf.Instruction, ...] = ()
+        self.queue: Final[Queue] = Queue(machine.sysctl_number("net.core.rmem_default"), is_raw=self.is_raw)
+        self.traffic: Final = Traffic(self)
+        if self.is_raw:
+            machine.sockets.append(self)
+            machine.changed()
+
+    @property
+    def has_something(self) -> bool:
+        return bool(self.queue)
+
+    @property
+    def source(self) -> bytes:
+        """The source address that the socket was bound to: none, if that is no address of a host (`inet_bind`)."""
+        address = self.address
+        shared = is_group(address) or address == LIMITED_BROADCAST or self.system.broadcast_device(address) is not None
+        return ANY if shared else address
+
+    def release(self) -> None:
+        self.memberships.leave_all()
+        if self in self.system.sockets:
+            self.system.sockets.remove(self)
+        self.queue.clear()
+        self.system.changed()
+
+    # Binding
+
+    def getsockname(self) -> tuple[str, int]:
+        if not self.is_open:
+            refuse(errno.EBADF)
+        return str(IPv4Address(self.address)), self.protocol if self.is_raw else self.port
+
+    def bind(self, address: Any, /) -> None:
+        """Bind (`inet_bind`, `raw_bind`)."""
+        self.require_open()
+        machine = self.system
+        local, port = IPv4Address(address[0]).packed, int(address[1])
+        if not self._can_have(local):
+            refuse(errno.EADDRNOTAVAIL)
+        if not self.is_raw:
+            if self.port:
+                refuse(errno.EINVAL)
+            if 0 < port < machine.sysctl_number("net.ipv4.ip_unprivileged_port_start") and not machine.privileged:
+                refuse(errno.EACCES)
+            self._take_port(local, port)
+        self.address = local
+        machine.changed()
+
+    def bind_somewhere(self) -> None:
+        """Take a port, if there is none yet (`inet_autobind`)."""
+        if not self.port and not self.is_raw:
+            self._take_port(self.address, 0)
+            self.system.changed()
+
+    def _take_port(self, local: bytes, port: int) -> None:
+        if port == 0:
+            taken = {each.port for each in self.system.sockets}
+            first = self.system.next_port
+            rotated = (*range(first, _EPHEMERAL.stop), *range(_EPHEMERAL.start, first))
+            free = next((each for each in rotated if each not in taken), None)
+            if free is None:
+                refuse(errno.EADDRINUSE)
+            port, self.system.next_port = free, free + 1
+        elif any(self._is_in_the_way(other, local) for other in self.system.sockets if other.port == port):
+            refuse(errno.EADDRINUSE)
+        self.port, self.precedence_number = port, self.system.new_number()
+        self.system.sockets.append(self)
+
+    def _can_have(self, local: bytes) -> bool:
+        machine = self.system
+        shared = local in (ANY, LIMITED_BROADCAST) or is_group(local)
+        return shared or machine.owner(local) is not None or machine.broadcast_device(local) is not None
+
+    def _is_in_the_way(self, other: InternetSocket, local: bytes) -> bool:
+        """Tell whether another socket keeps this one from an address on its port (`udp_lib_lport_inuse`)."""
+        if self.device and other.device and self.device != other.device:
+            return False
+        if ANY not in (local, other.address) and local != other.address:
+            return False
+        both = (self.options, other.options)
+        return not any(all(options[name] for options in both) for name in ("SO_REUSEADDR", "SO_REUSEPORT"))
+
+    # Receiving
+
+    def matches(self, device: Device, packet: Packet) -> bool:
+        """Tell whether a packet is for this socket (`__udp_is_mcast_sock`, `raw_v4_match`, `compute_score`)."""
+        if self.is_raw:
+            if self.protocol != packet.protocol:
+                return False
+        elif self.port != packet.dport or not packet.is_datagram:
+            return False
+        if self.address not in (ANY, packet.dst) or self.device not in (0, device.index):
+            return False
+        if not is_group(packet.dst):
+            return True
+        otherwise = bool(self.options["IP_MULTICAST_ALL"])
+        return self.memberships.allows(device.index, packet.dst, packet.src, otherwise=otherwise)
+
+    def precedence(self, destination: bytes) -> tuple[bool, bool, int]:
+        """Return by what a unicast datagram is given to one of several sockets (`compute_score`): the greatest has it.
+
+        Of equals Linux takes the one that was bound last, unless one was read on the processor where the datagram came
+        in. That is not simulated.
+        """
+        return self.address == destination, self.device != 0, self.precedence_number
+
+    def enqueue(self, device: Device, packet: Packet, local: bytes) -> None:
+        """Take a packet in; `local` is the address of this host that it was for, or that an answer would have."""
+        if self.traffic.take_in(device, packet, local) and self._lot:
+            self.wake()
+
+    def receiver(self) -> Receiver:
+        return self.traffic
+
+    def sender(self) -> Sender:
+        return self.traffic
+
+    def recvmsg(self, _size: int, _flags: int = 0, /) -> NoReturn:
+        raise not_simulated("recvmsg on the bare socket")
+
+    def sendto(self, data: bytes, address: Any, /) -> int:
+        name = structs.sockaddr_in(LINUX, IPv4Address(address[0]).packed, int(address[1]))
+        _, error = self.traffic.send(self.fileno(), [data], [name], [b""])
+        if error is not None:
+            raise error
+        return len(data)
+
+    # Options
+
+    def setsockopt(self, level: int, name: int, value: bytes, /) -> None:
+        self.require_open()
+        self.system.changed()
+        options.set_option(self, level, name, value)
+
+    def getsockopt(self, level: int, name: int, value: bytes, /) -> bytes:
+        self.require_open()
+        return options.get_option(self, level, name, value)
+
+    def attach_bpf(self, program: bytes, /) -> None:
+        self.require_open()
+        instructions = bpf.parse_program(program, LINUX.byte_order)
+        bpf.check(instructions)
+        self.program = instructions
+
+    def ioctl(self, request: int, value: bytes, /) -> bytes:
+        """Answer about an interface (netdevice(7))."""
+        self.require_open()
+        devices = self.system.devices
+        if request == LINUX.number("SIOCGIFNAME"):
+            device = devices.get(struct.unpack_from("<16xi", value)[0])
+            if device is None:
+                refuse(errno.ENODEV)
+            return device.name.encode().ljust(16, b"\0") + value[16:]
+        name = value[:16].partition(b"\0")[0].decode("utf-8", "surrogateescape")
+        device = next((each for each in devices.values() if each.name == name), None)
+        if device is None:
+            refuse(errno.ENODEV)
+        if request == LINUX.number("SIOCGIFINDEX"):
+            return value[:16] + struct.pack("<i", device.index) + value[20:]
+        if request == LINUX.number("SIOCGIFFLAGS"):
+            return value[:16] + struct.pack("<H", device.flags & 0xFFFF) + value[18:]
+        raise not_simulated(f"ioctl {request:#x}")
+
+    def ifconf(self) -> bytes:
+        """List names and addresses (netdevice(7): SIOCGIFCONF)."""
+        self.require_open()
+        size = structs.ifreq_size(LINUX)
+        return b"".join(
+            (device.name.encode().ljust(16, b"\0") + structs.sockaddr_in(LINUX, each.packed, 0)).ljust(size, b"\0")
+            for device in self.system.devices.values()
+            for each in device.addresses
+        )

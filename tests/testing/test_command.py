@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from trio_ipv4.testing import _command, _lab, lab_available
+from trio_ipv4.testing import _command, _lab_host, lab_available
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -119,7 +119,7 @@ def test_a_missing_program_is_the_reason(
     for other in {"ip", "nsenter"} - {program}:
         (tmp_path / other).symlink_to("/bin/true")
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(_lab, "_SYSTEM_PATH", str(tmp_path))
+    monkeypatch.setattr(_lab_host, "_SYSTEM_PATH", str(tmp_path))
     reason = lab_available()
     assert reason is not None
     assert f"the program `{program}` is missing (package {package})" in reason

@@ -214,8 +214,9 @@ def _configure(host: LabHost, *, router: bool) -> None:
     for name, end in host._ends.items():
         # The host's end comes up last: when its port forwards, both ends work.
         script += [f"address add {end} broadcast + dev {name}", f"link set {name} up"]
-    if router and host.name != ROUTER and host.addresses:
-        script.append(f"route add default via {host.addresses[0].exploded.rpartition('.')[0]}.254")
+    if router and host.name != ROUTER and host._ends:
+        first = next(iter(host._ends.values()))
+        script.append(f"route add default via {first.network.network_address + 254}")
     host.call(run_script, script)
 
 

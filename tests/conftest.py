@@ -15,6 +15,7 @@ import trio
 import trio._core._thread_cache
 
 import trio_ipv4
+from support import here
 from support.systems import WAYS, calls_by, on
 from trio_ipv4 import UnsupportedError
 from trio_ipv4._kernel.native import NativeSystem
@@ -86,15 +87,35 @@ def places(item: pytest.Item) -> set[str]:
     return {path.as_posix(), path.parts[0]}
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run tests for both networks on each; one that takes the ways to call the kernel has none when simulated."""
+    if not [*metafunc.definition.iter_markers("both_networks")]:
+        if "calls" in metafunc.fixturenames:
+            metafunc.parametrize("calls", WAYS, indirect=True)
+        return
+    needs_kernel = [*metafunc.definition.iter_markers("kernel_only")] or "needs_lab" in metafunc.fixturenames
+    networks = ("kernel",) if needs_kernel else ("kernel", "simulated")
+    if "calls" in metafunc.fixturenames:
+        pairs = [(network, way) for network in networks for way in (WAYS if network == "kernel" else ("own",))]
+        metafunc.parametrize(("private_net", "calls"), pairs, indirect=True)
+    else:
+        metafunc.parametrize("private_net", networks, indirect=True)
+
+
 def pytest_configure(config: pytest.Config) -> None:
     # A shell starts what runs in its background with Ctrl-C ignored, and Python then leaves it so.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    config.addinivalue_line("markers", "both_networks: the test runs on the kernel and on a simulated network")
+    config.addinivalue_line("markers", "kernel_only(reason): of a file for both networks, this one needs the kernel")
     config.addinivalue_line("markers", "pure: the test asks the kernel for nothing, and gets no network of its own")
 
 
 @pytest.fixture(autouse=True)
 def private_net(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Run the test in a network namespace of its own, with nothing but its loopback, unless the test is pure."""
+    """Run the test in a network namespace of its own, with nothing but its loopback, unless the test is pure.
+
+    A test for both networks runs on a host of a simulated one, too; then the namespace is for what it does by accident.
+    """
     if request.path.relative_to(HERE).parts[0] in PURE or request.node.get_closest_marker("pure"):
         yield
         return
@@ -108,6 +129,8 @@ def private_net(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
             stack.enter_context(private_network())
         except (OSError, UnsupportedError) as refusal:
             unavailable(str(refusal))
+        if getattr(request, "param", "kernel") == "simulated":
+            stack.enter_context(here.simulated_host())
         yield
 
 
@@ -131,9 +154,12 @@ def lab(needs_lab: None) -> Iterator[Lab]:
         yield lab
 
 
-@pytest.fixture(params=WAYS)
+@pytest.fixture
 def calls(request: pytest.FixtureRequest) -> Iterator[str]:
     """Run the test with each way to call the kernel: `pytest.mark.usefixtures("calls")`."""
+    if request.param == "own":  # A simulated network's.
+        yield request.param
+        return
     with on(NativeSystem(calls=calls_by(request.param))):
         yield request.param
 

@@ -317,7 +317,7 @@ class _Fanout(Generic[ClosableT]):
 
     def _renew(self, service: _Service[ClosableT]) -> None:
         """Keep a connection that is open, so that nothing in its queue is lost; replace any other."""
-        if service.conn is not None and not (isinstance(service.conn, Conn) and service.conn.socket.fileno() >= 0):
+        if service.conn is not None and not (isinstance(service.conn, Conn) and service.conn._is_open):
             service.conn.close()
             service.conn = None
             self._open(service)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
+from support.here import BOTH
 from support.links import bridge, ip
 from trio_ipv4 import (
     ControlMessage,
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from trio_ipv4.testing import Lab
+
+pytestmark = BOTH
 
 GROUP, PORT = "239.1.2.3", 5000
 FIRST, SECOND = IPv4Address("198.18.10.1"), IPv4Address("198.18.10.2")
@@ -170,6 +173,7 @@ async def test_an_address_of_two_interfaces_is_an_error_that_names_both(links: N
         assert set(conn.memberships) == {(10, IPv4Address(GROUP))}
 
 
+@pytest.mark.kernel_only("addresses of peers")
 async def test_one_interface_may_have_an_address_twice(links: None) -> None:
     ip("address add 198.18.10.1 peer 198.18.10.77 dev br0")
     async with open_udp() as conn:
@@ -222,6 +226,7 @@ async def test_no_such_interface_is_an_error_and_leaves_nothing_open(links: None
 # Options before binding
 
 
+@pytest.mark.kernel_only("options that are not simulated")
 async def test_options_are_set_before_binding() -> None:
     # Only a transparent socket can bind to an address of another host.
     options = [(IPPROTO_IP, IP_TRANSPARENT, 1), (SOL_SOCKET, SO_PRIORITY, (6).to_bytes(4, "little"))]
@@ -245,6 +250,7 @@ async def test_options_that_are_none_are_refused(options: object, error: type[Ex
         open_udp(options=options)  # type: ignore[arg-type]
 
 
+@pytest.mark.kernel_only("options that are not simulated")
 async def test_an_option_that_the_kernel_refuses_is_named() -> None:
     with pytest.raises(OSError, match=r"set the option 9999 of level 0 to -1: .*no such option") as caught:
         open_udp(options=[(0, 9999, -1)])

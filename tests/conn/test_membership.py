@@ -6,14 +6,11 @@ The oracles are `/proc/thread-self/net/igmp` and `mcfilter`, and getsockopt of M
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import re
 import socket
-import struct
 from contextlib import AsyncExitStack
 from ipaddress import IPv4Address
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -21,15 +18,17 @@ import trio
 import trio.testing
 
 from support.filters import kernel_filter, spell
+from support.here import BOTH, igmp_groups, set_sysctl, source_filters
 from support.links import bridge, ip
 from trio_ipv4 import GroupReq, PacketConn, RawConn, SourceFilter, interface_by_name, open_ip, open_raw, open_udp
 from trio_ipv4._kernel import groups
-from trio_ipv4.testing import igmp_groups, source_filters
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from trio_ipv4._conn.membership import Membership
+
+pytestmark = BOTH
 
 GROUP = IPv4Address("239.1.2.3")
 OTHER = IPv4Address("239.1.2.4")
@@ -66,11 +65,7 @@ def en0() -> int:
         "link set en1 up",
     ):
         ip(line)
-    return socket.if_nametoindex("en0")
-
-
-def set_sysctl(name: str, value: int) -> None:
-    (Path("/proc/sys/net/ipv4") / name).write_text(str(value), encoding="ascii")
+    return interface_by_name("en0").index
 
 
 # Scopes
@@ -226,6 +221,7 @@ async def test_closing_the_trio_socket_inside_the_block_is_no_error(conn: Packet
     assert HERE not in igmp_groups()
 
 
+@pytest.mark.kernel_only("descriptors")
 async def test_closing_leaves_although_a_duplicate_lives(conn: PacketConn) -> None:
     duplicate = os.dup(conn.socket.fileno())
     try:
@@ -692,13 +688,14 @@ async def test_source_filter_reads_the_merge_from_the_kernel(conn: PacketConn) -
 
 
 async def test_source_filter_reads_more_sources_than_it_first_makes_room_for(conn: PacketConn) -> None:
-    set_sysctl("igmp_max_msf", 60)
+    set_sysctl("net.ipv4.igmp_max_msf", 60)
     many = EXCLUDE(*(f"10.0.0.{last}" for last in range(1, 61)))
     conn.set_source_filter(LO, GROUP, many)
     assert conn.source_filter(LO, GROUP) == many
     check(conn, many)
 
 
+@pytest.mark.kernel_only("an option of before RFC 3678")
 async def test_what_others_changed_on_the_bare_socket_is_read(conn: PacketConn) -> None:
     conn.join_group(LO, GROUP)
     request = GROUP.packed + IPv4Address(A).packed + IPv4Address(B).packed  # struct ip_mreq_source
@@ -727,9 +724,7 @@ async def test_a_further_scope_revives_what_died_meanwhile(how: str) -> None:
             ip("link del en9", *bridge("en9", 99))
         else:
             # Below 68 octets there is no IPv4, and what was joined is lost (net/ipv4/devinet.c, inetdev_event).
-            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
-                for mtu in (60, 65536):
-                    fcntl.ioctl(asking, 0x8922, struct.pack("16si20x", b"lo", mtu))  # SIOCSIFMTU, linux/sockios.h
+            ip("link set lo mtu 60", "link set lo mtu 65536")
         assert (index, GROUP) not in igmp_groups()
         async with conn.joined(index, GROUP):
             assert igmp_groups()[index, GROUP] == 1

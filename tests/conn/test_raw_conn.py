@@ -13,6 +13,7 @@ import pytest
 import trio
 import trio.testing
 
+from support.here import BOTH, igmp_groups, is_empty, source_filters
 from trio_ipv4 import (
     ControlFlags,
     ControlMessage,
@@ -27,14 +28,14 @@ from trio_ipv4 import (
     open_ip,
     open_raw,
 )
-from trio_ipv4.testing import igmp_groups, open_lab, source_filters
+from trio_ipv4.testing import open_lab
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from trio_ipv4.testing import Lab
 
-pytestmark = pytest.mark.usefixtures("calls")
+pytestmark = [BOTH, pytest.mark.usefixtures("calls")]
 
 PROTOCOL = 253
 HERE = "127.0.0.1"
@@ -52,14 +53,6 @@ def a_lab(needs_lab: None) -> Iterator[Lab]:
         # A slow machine must not make the bridge wait for reports before it forwards.
         lab.switch.ip("link", "set", "br0", "type", "bridge", "mcast_snooping", "0")
         yield lab
-
-
-def is_empty(conn: PacketConn | RawConn) -> bool:
-    try:
-        conn.socket._sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)  # type: ignore[attr-defined]
-    except BlockingIOError:
-        return True
-    return False
 
 
 # Headers
@@ -225,6 +218,7 @@ async def test_a_reply_over_raw_ip_comes_from_the_address_that_was_asked() -> No
         assert (answer.header.src, answer.payload) == (IPv4Address("127.0.0.77"), b"answer")
 
 
+@pytest.mark.kernel_only("options that are not simulated")
 @pytest.mark.parametrize("opener", [open_ip, open_raw])
 async def test_cut_off_control_messages_raise_and_lose_no_other(opener: Callable[[int], PacketConn | RawConn]) -> None:
     async with opener(PROTOCOL) as conn, open_raw(PROTOCOL, "127.0.0.3") as sender:

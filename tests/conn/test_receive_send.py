@@ -15,6 +15,7 @@ import trio.testing
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
+from support.here import BOTH
 from trio_ipv4 import (
     ControlFlags,
     ControlMessage,
@@ -29,7 +30,7 @@ from trio_ipv4._kernel.calls import compiled, mmsg, one_by_one
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-pytestmark = pytest.mark.usefixtures("calls")
+pytestmark = [BOTH, pytest.mark.usefixtures("calls")]
 
 HERE = ("127.0.0.1", 5000)
 LONGEST = 65507  # RFC 791, RFC 768: 65,535 octets less 20 and 8.
@@ -170,6 +171,7 @@ async def test_port_0_is_refused_with_advice(conn: PacketConn) -> None:
     assert caught.value.errno == errno.EINVAL
 
 
+@pytest.mark.kernel_only("connect(2)")
 async def test_a_pending_error_is_told_once_with_advice() -> None:
     with trio.socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as a_socket:
         await a_socket.bind(("127.0.0.1", 0))
@@ -415,6 +417,7 @@ async def outcomes(conn: PacketConn, receive: Callable[[], Any], count: int) -> 
     return found
 
 
+@pytest.mark.kernel_only("options that are not simulated")
 @pytest.mark.parametrize("way", ["single", "batch"])
 async def test_cut_off_control_messages_raise_and_lose_no_other_datagram(conn: PacketConn, way: str) -> None:
     # Everything that the kernel can add at once, set through the bare socket: for a datagram with IP options, that is
@@ -442,6 +445,7 @@ async def test_cut_off_control_messages_raise_and_lose_no_other_datagram(conn: P
         assert await outcomes(conn, receive, 6) == [b"0", errno.EMSGSIZE, b"2", errno.EMSGSIZE, errno.EMSGSIZE, b"5"]
 
 
+@pytest.mark.kernel_only("options that are not simulated")
 @pytest.mark.usefixtures("little_room")
 @pytest.mark.parametrize("way", ["single", "batch"])
 async def test_a_control_message_that_is_cut_in_two_is_cut_off(conn: PacketConn, way: str) -> None:
@@ -451,6 +455,7 @@ async def test_a_control_message_that_is_cut_in_two_is_cut_off(conn: PacketConn,
     assert await outcomes(conn, receive, 3) == [errno.EMSGSIZE] * 3
 
 
+@pytest.mark.kernel_only("options that are not simulated")
 async def test_what_is_left_after_an_error_obeys_the_next_calls_bound(conn: PacketConn) -> None:
     conn.control_flags = ControlFlags(127)
     for level, name, value in (

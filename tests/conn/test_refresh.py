@@ -12,18 +12,20 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
+from support.here import BOTH, igmp_groups
 from support.links import bridge, ip
 from trio_ipv4 import SourceFilter, open_udp
 from trio_ipv4._codec.igmp_report import igmp_report
 from trio_ipv4._kernel.native import NativeSystem
 from trio_ipv4._values.checksum import internet_checksum
-from trio_ipv4.testing import igmp_groups
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from conftest import Eventually
     from trio_ipv4.testing import Lab
+
+pytestmark = BOTH
 
 GROUP = IPv4Address("239.1.2.3")
 ETH_P_ALL = 3
@@ -115,6 +117,7 @@ def force_version_2() -> None:
         setting.write("2")
 
 
+@pytest.mark.kernel_only("another system's methods")
 async def test_it_says_that_it_cannot(monkeypatch: pytest.MonkeyPatch) -> None:
     ip(*bridge("br0", 10))
     real = NativeSystem.socket

@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
+from support.here import BOTH
 from trio_ipv4 import ControlFlags, PacketConn, open_udp
 from trio_ipv4._kernel import options
 from trio_ipv4._values.control import FACTS
 
 if TYPE_CHECKING:
     from trio_ipv4._values.facts import Fact
+
+pytestmark = BOTH
 
 HERE = ("127.0.0.1", 0)
 each_fact = pytest.mark.parametrize("fact", FACTS.rows, ids=lambda fact: fact.title)

@@ -15,6 +15,7 @@ import pytest
 import trio
 import trio.testing
 
+from support.here import BOTH, get_sysctl, igmp_groups, set_sysctl, source_filters
 from support.links import bridge, ip
 from trio_ipv4 import (
     ControlMessage,
@@ -27,12 +28,14 @@ from trio_ipv4 import (
     interface_by_name,
     open_udp,
 )
-from trio_ipv4.testing import Lab, igmp_groups, source_filters
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from conftest import Eventually
+    from trio_ipv4.testing import Lab
+
+pytestmark = BOTH
 
 GROUP = IPv4Address("239.7.7.7")
 SERIAL = itertools.count()
@@ -121,12 +124,8 @@ async def test_follows(situation: str, conn: PacketConn, eventually: Eventually)
     assert joined() == {}
 
 
-def sysctl(name: str) -> Path:
-    return Path("/proc/sys/net/ipv4", name)
-
-
 async def test_follows_one_by_one_past_the_limit_of_memberships(conn: PacketConn, eventually: Eventually) -> None:
-    limit = int(sysctl("igmp_max_memberships").read_text())
+    limit = int(get_sysctl("net.ipv4.igmp_max_memberships"))
     async with trio.open_nursery() as nursery:
         with pytest.warns(NoInterfaceWarning):
             await nursery.start(follow_group, conn, GROUP)
@@ -138,6 +137,7 @@ async def test_follows_one_by_one_past_the_limit_of_memberships(conn: PacketConn
         nursery.cancel_scope.cancel()
 
 
+@pytest.mark.kernel_only("namespaces")
 async def test_a_link_that_is_moved_to_another_namespace_and_back(lab: Lab, eventually: Eventually) -> None:
     ip("link add v0 type veth peer v1", "link set v0 up")
     index = interface_by_name("v0").index
@@ -242,7 +242,7 @@ async def test_other_scopes_stay_as_they_are(conn: PacketConn, eventually: Event
 
 
 async def test_one_too_many_is_told_of_and_tried_again(conn: PacketConn, eventually: Eventually) -> None:
-    sysctl("igmp_max_memberships").write_text("2")
+    set_sysctl("net.ipv4.igmp_max_memberships", "2")
     ip(*bridge("br0", 10), *bridge("br1", 11), *bridge("br2", 12))
     told = []
 
@@ -266,7 +266,7 @@ async def test_one_too_many_is_told_of_and_tried_again(conn: PacketConn, eventua
 
 
 async def test_a_refusal_is_a_warning_by_default(conn: PacketConn) -> None:
-    sysctl("igmp_max_memberships").write_text("1")
+    set_sysctl("net.ipv4.igmp_max_memberships", "1")
     ip(*bridge("br0", 10), *bridge("br1", 11))
     async with open_udp() as conn, trio.open_nursery() as nursery:
         with pytest.warns(RefusedInterfaceWarning, match="left out br1 until something changes: .*_memberships is 1"):
@@ -275,7 +275,7 @@ async def test_a_refusal_is_a_warning_by_default(conn: PacketConn) -> None:
 
 
 async def test_a_warning_that_is_an_error_ends_the_follower_and_leaves_everything(conn: PacketConn) -> None:
-    sysctl("igmp_max_memberships").write_text("1")
+    set_sysctl("net.ipv4.igmp_max_memberships", "1")
     ip(*bridge("br0", 10), *bridge("br1", 11))
     with pytest.raises(RefusedInterfaceWarning):
         await follow_group(conn, GROUP)

@@ -19,6 +19,7 @@ import pytest
 import trio
 import trio.testing
 
+from support.here import BOTH, igmp_groups, is_closed, set_sysctl, source_filters, subscribers
 from support.links import bridge, ip
 from support.systems import on
 from trio_ipv4 import (
@@ -33,12 +34,14 @@ from trio_ipv4 import (
 from trio_ipv4._conn.monitor import Monitor
 from trio_ipv4._kernel import groups, lifetimes, netlink
 from trio_ipv4._kernel.native import NativeSocket, NativeSystem
-from trio_ipv4.testing import Lab, igmp_groups, source_filters
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
     from conftest import Eventually
+    from trio_ipv4.testing import Lab
+
+pytestmark = BOTH
 
 GROUP = IPv4Address("239.7.7.7")
 PORT = 5007
@@ -57,13 +60,12 @@ def anew(name: str, index: int) -> None:
 
 
 def limit(number: int) -> None:
-    Path("/proc/sys/net/ipv4/igmp_max_memberships").write_text(str(number), encoding="ascii")
+    set_sysctl("net.ipv4.igmp_max_memberships", number)
 
 
 def watchers() -> int:
     """How many sockets are subscribed to the ends of links."""
-    rows = [line.split() for line in Path("/proc/thread-self/net/netlink").read_text().splitlines()[1:]]
-    return sum(row[1] == "0" and int(row[3], 16) == RTMGRP_IPV4_NETCONF | 1 for row in rows)
+    return subscribers(RTMGRP_IPV4_NETCONF | 1)
 
 
 @pytest.fixture
@@ -249,6 +251,7 @@ async def test_a_join_on_a_link_that_goes_at_the_same_moment(conn: PacketConn, m
         assert conn.memberships == {}
 
 
+@pytest.mark.kernel_only("alternative names")
 async def test_nothing_but_the_end_of_its_link_disturbs_a_membership(conn: PacketConn, leaves: list[bytes]) -> None:
     ip(*bridge("br1", 11), *bridge("br2", 12))
     async with conn.joined(10, GROUP) as membership:
@@ -272,6 +275,7 @@ async def test_nothing_but_the_end_of_its_link_disturbs_a_membership(conn: Packe
         assert leaves == []
 
 
+@pytest.mark.kernel_only("namespaces")
 async def test_a_link_that_was_moved_away_and_back(conn: PacketConn, lab: Lab) -> None:
     ip("link add v0 index 20 type veth peer name v1", "link set v0 up")
     async with conn.joined(20, GROUP) as membership:
@@ -367,6 +371,7 @@ async def test_a_scope_beside_two_followers(conn: PacketConn, other: PacketConn,
     assert users() == users(1) == 0
 
 
+@pytest.mark.kernel_only("threads, which are on no simulated host")
 async def test_a_second_run_begins_anew(br0: None) -> None:
     def later() -> None:
         async def main() -> None:
@@ -389,7 +394,7 @@ async def test_a_second_run_begins_anew(br0: None) -> None:
         thread = threading.Thread(target=run)
         thread.start()
         thread.join(20)
-    assert conn.socket.fileno() < 0
+    assert is_closed(conn)
     assert users() == 0
 
 
@@ -421,6 +426,7 @@ def test_it_works_where_no_trio_runs(br0: None) -> None:
     assert watchers() == 0
 
 
+@pytest.mark.kernel_only("namespaces")
 async def test_it_knows_the_hosts_of_a_lab(lab: Lab, eventually: Eventually) -> None:
     a = lab["a"]
 
@@ -538,6 +544,7 @@ async def test_lost_messages_are_no_lost_membership(
     await hear(conn, other)
 
 
+@pytest.mark.kernel_only("another system's methods")
 def test_until_the_queue_is_empty_messages_may_be_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernel says so once, and drops on."""
     monkeypatch.setattr(lifetimes, "_BUFFER", 8192)
@@ -585,6 +592,7 @@ class NoPrograms(NativeSystem):
         return made
 
 
+@pytest.mark.kernel_only("another system's methods")
 async def test_without_a_bpf_program_it_is_the_same(br0: None) -> None:
     with on(NoPrograms()):
         conn = open_udp("0.0.0.0", PORT)

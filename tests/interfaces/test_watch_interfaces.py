@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
+from support.here import BOTH
 from support.links import ip
 from trio_ipv4 import Interface, InterfaceChange, InterfaceChangeKind, ParseError, watch_interfaces
 from trio_ipv4._kernel import netlink as kernel
@@ -21,6 +22,8 @@ from trio_ipv4.testing import Lab, private_network
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+pytestmark = BOTH
 
 ADDED, CHANGED, REMOVED = InterfaceChangeKind.ADDED, InterfaceChangeKind.CHANGED, InterfaceChangeKind.REMOVED
 FORGER = """
@@ -65,6 +68,7 @@ def subscribers() -> list[int]:
     return [int(row[2]) for row in rows if row[1] == "0" and int(row[3], 16) == 0x11]
 
 
+@pytest.mark.kernel_only("iproute2 is the oracle")
 async def test_what_exists_comes_first() -> None:
     ip("link add br0 index 7 type bridge", "address add 198.18.0.1/24 dev br0", "address add 198.18.0.2/24 dev br0")
     async with watch_interfaces() as changes:
@@ -115,6 +119,7 @@ async def test_a_link_that_is_made_anew_went_first() -> None:
     assert found == [(REMOVED, 7), (ADDED, 7)]
 
 
+@pytest.mark.kernel_only("namespaces")
 async def test_a_link_that_moves_to_another_namespace_is_removed(lab: Lab) -> None:
     ip("link add v0 type veth peer v1")
     async with watch_interfaces() as changes:
@@ -126,6 +131,7 @@ async def test_a_link_that_moves_to_another_namespace_is_removed(lab: Lab) -> No
     assert found[-1].interface.name == "v0"
 
 
+@pytest.mark.kernel_only("namespaces")
 async def test_it_is_about_the_namespace_in_which_it_was_entered() -> None:
     async with watch_interfaces() as changes:
         await take(changes, 1)
@@ -224,6 +230,7 @@ async def test_what_cannot_be_read_loses_nothing(monkeypatch: pytest.MonkeyPatch
         assert [change.interface.mtu for change in await take(changes, 1)] == [1400]
 
 
+@pytest.mark.kernel_only("another process")
 async def test_only_the_kernel_is_believed() -> None:
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0) as asking:
         # What the kernel says of the loopback, but of a link with another index and name.
@@ -244,6 +251,7 @@ async def test_only_the_kernel_is_believed() -> None:
         assert await rest(changes) == []
 
 
+@pytest.mark.kernel_only("descriptors")
 async def test_leaving_closes_everything() -> None:
     before = descriptors()
     async with watch_interfaces() as changes:

@@ -9,6 +9,8 @@ import struct
 from ipaddress import IPv4Address
 from typing import TYPE_CHECKING, TypeAlias
 
+from support.here import machine
+
 if TYPE_CHECKING:
     from trio_ipv4 import PacketConn, RawConn, SourceFilter
 
@@ -25,14 +27,24 @@ def kernel_filter(conn: PacketConn | RawConn, key: tuple[int, IPv4Address]) -> F
     """Ask by MCAST_MSFILTER (RFC 3678 section 5.2) what this very socket hears; `None`: it is no member."""
     head = struct.pack("=I4x", key[0]) + SOCKADDR.pack(socket.AF_INET, 0, key[1].packed)
     head += struct.pack("=II", 0, CAPACITY)  # struct group_filter
-    buffer = ctypes.create_string_buffer(head, len(head) + CAPACITY * SOCKADDR.size)
+    try:
+        answer = getsockopt(conn, head + bytes(CAPACITY * SOCKADDR.size))
+    except OSError as error:
+        assert error.errno in (errno.EADDRNOTAVAIL, errno.ENODEV)
+        return None
+    mode, count = struct.unpack_from("=II", answer, len(head) - 8)
+    found = SOCKADDR.iter_unpack(answer[len(head) : len(head) + count * SOCKADDR.size])
+    return "include" if mode == MCAST_INCLUDE else "exclude", sorted(str(IPv4Address(packed)) for _, _, packed in found)
+
+
+def getsockopt(conn: PacketConn | RawConn, value: bytes) -> bytes:
+    if machine() is not None:
+        return conn._socket.getsockopt(socket.IPPROTO_IP, MCAST_MSFILTER, value)
+    buffer = ctypes.create_string_buffer(value, len(value))
     size = ctypes.c_uint32(len(buffer))
     if LIBC.getsockopt(conn.socket.fileno(), socket.IPPROTO_IP, MCAST_MSFILTER, buffer, ctypes.byref(size)) != 0:
-        assert ctypes.get_errno() in (errno.EADDRNOTAVAIL, errno.ENODEV)
-        return None
-    mode, count = struct.unpack_from("=II", buffer.raw, len(head) - 8)
-    found = SOCKADDR.iter_unpack(buffer.raw[len(head) : len(head) + count * SOCKADDR.size])
-    return "include" if mode == MCAST_INCLUDE else "exclude", sorted(str(IPv4Address(packed)) for _, _, packed in found)
+        raise OSError(ctypes.get_errno(), "getsockopt")
+    return buffer.raw
 
 
 def spell(sources: SourceFilter) -> Filter | None:

@@ -114,7 +114,7 @@ class Conn:
         object.__setattr__(self, name, value)
 
     def __repr__(self) -> str:
-        if self._closed or self._socket.fileno() < 0:
+        if not self._is_open:
             return f"<{type(self).__name__} (closed)>"
         address, port = self.local_endpoint
         return f"<{type(self).__name__} {address}:{port}>"
@@ -125,8 +125,12 @@ class Conn:
         self._require_open()
         return self._socket
 
+    @property
+    def _is_open(self) -> bool:
+        return not self._closed and self._socket.fileno() >= 0
+
     def _require_open(self) -> None:
-        if self._closed or self._socket.fileno() < 0:
+        if not self._is_open:
             raise trio.ClosedResourceError("this connection was closed")
 
 

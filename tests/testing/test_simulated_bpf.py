@@ -13,7 +13,7 @@ import sys
 from typing import TYPE_CHECKING, TypeAlias
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from trio_ipv4 import RawInstruction, UnsupportedError
@@ -280,6 +280,10 @@ halves = st.sampled_from([0, 3, *range(4, 13), 0x4005, 0x8006, 0x3FFF])
 
 @settings(deadline=None, max_examples=40, suppress_health_check=AFRESH)
 @given(st.lists(halves, min_size=2, max_size=14), st.binary(max_size=1))
+@example([4, 5, 4, 4], b"")  # Two without a value.
+@example([5, 6, 0, 0, 8, 7, 0, 0, 4, 5], b"")  # One whose value is padded.
+@example([12, 6, 4, 4, 4, 5], b"")  # Two in another one.
+@example([16, 0x8006, 8, 7, 0, 0, 4, 5, 4, 4], b"")  # One behind the other one is not in it.
 def test_the_kernel_finds_the_same_attributes(netlink: Pair, words: list[int], rest: bytes) -> None:
     message = struct.pack(f"={len(words)}H", *words) + rest
     for start, kind, which in itertools.product(range(len(message) + 2), (4, 5, 0x4005), (NLATTR, NLATTR_NEST)):

@@ -250,7 +250,11 @@ _SENDING: Final = (
     # Without IP_RECVERR the kernel keeps this one to itself (net/ipv4/udp.c: udp_send_skb).
     Cause(errno.ENOBUFS, "the interface's queue is full: send more slowly", lambda a: a.may_be_earlier),
 )
-EARLIER: Final = frozenset({errno.ECONNREFUSED, errno.ENOPROTOOPT, errno.EHOSTDOWN, errno.ENONET, errno.EPROTO})
+EARLIER: Final = frozenset(
+    {errno.ECONNREFUSED, errno.ENOPROTOOPT, errno.EHOSTDOWN, errno.EPROTO}
+    # Linux alone has it.
+    | {value for name, value in vars(errno).items() if name == "ENONET"}
+)
 """Errnos of ICMP errors about an earlier datagram, and of nothing else (net/ipv4/icmp.c: icmp_err_convert)."""
 _MAYBE_EARLIER: Final = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EMSGSIZE, errno.EOPNOTSUPP})
 """Errnos that such an error may have, among other causes."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv4Address, IPv4Interface
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, Protocol, TypeVar, TypeVarTuple, Unpack
 
 import trio
@@ -10,7 +11,6 @@ from trio_ipv4._kernel.system import CURRENT
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-    from ipaddress import IPv4Address
 
     from trio_ipv4 import Interface
     from trio_ipv4._kernel.system import System
@@ -172,6 +172,18 @@ class Network(Protocol):
     def links(self) -> Sequence[Link]:
         """The links, in the order in which they were made."""
         raise NotImplementedError
+
+
+def to_own_address(address: object) -> IPv4Interface:
+    """Check the address of an interface: it comes with its prefix length."""
+    if isinstance(address, IPv4Interface):
+        return address
+    try:
+        if isinstance(address, str) and "/" in address:
+            return IPv4Interface(address)
+    except ValueError:
+        pass
+    raise ValueError(f"address must be one with its prefix length, such as '198.18.0.7/24', got {address!r}")
 
 
 def check_free(name: str, index: int | None, present: Iterable[Interface], host: str) -> None:

@@ -21,7 +21,7 @@ from trio_ipv4 import Interface, InterfaceFlags, interfaces
 from trio_ipv4._kernel.system import CURRENT
 from trio_ipv4._values.fields import to_address, to_integer
 from trio_ipv4._values.interface import MAX_IFINDEX
-from trio_ipv4.testing._hosts import check_free, run_on
+from trio_ipv4.testing._hosts import check_free, run_on, to_own_address
 from trio_ipv4.testing._systems import CalledSystem, HostSystem
 from trio_ipv4.testing._tables import igmp_groups
 
@@ -152,7 +152,7 @@ class LabHost:
         """
         if not isinstance(link, LabLink):
             raise TypeError(f"link must be one of lab.links, got {link!r}")
-        own = None if address is None else IPv4Interface(address)
+        own = None if address is None else to_own_address(address)
         check_free(name, index, self.call(interfaces), self.name)
         with_index = "" if index is None else f"index {to_integer(index, 'index', 1, MAX_IFINDEX)}"
         link.plug(f"mtu {mtu} type veth peer name {name} mtu {mtu} {with_index} netns {self.namespace}")
@@ -186,14 +186,14 @@ class LabHost:
 
     def add_address(self, name: str, address: str) -> None:
         """Give an interface one address more, as `Host.add_address` says."""
-        added = IPv4Interface(address)
+        added = to_own_address(address)
         if added in self._interface(name).addresses:
             raise ValueError(f"{name} has the address {added} already")
         self.ip("address", "add", str(added), "broadcast", "+", "dev", name)
 
     def remove_address(self, name: str, address: str) -> None:
         """Take an address of an interface away, as `Host.remove_address` says."""
-        gone = IPv4Interface(address)
+        gone = to_own_address(address)
         if gone not in self._interface(name).addresses:
             raise KeyError(f"{name} has no address {gone}")
         self.ip("address", "delete", str(gone), "dev", name)

@@ -28,6 +28,7 @@ class Clock:
         self._events: Final[list[tuple[float, int, Callable[[], object]]]] = []
         self._numbers: Final = itertools.count()
         self._token: trio.lowlevel.TrioToken | None = None
+        self._trio_time = 0.0
         self._offset = 0.0
         """What to take off trio's time, which starts anywhere, and anew in each run."""
         self._latest = 0.0
@@ -40,13 +41,13 @@ class Clock:
         if self._happening is not None:
             return self._happening
         try:
-            trio_time = trio.current_time()
+            self._trio_time = trio.current_time()
         except RuntimeError:  # Outside a run, time stands still.
             return self._latest
         token = trio.lowlevel.current_trio_token()
         if token is not self._token:
-            self._token, self._offset = token, trio_time - self._latest
-        self._latest = trio_time - self._offset
+            self._token, self._offset = token, self._trio_time - self._latest
+        self._latest = self._trio_time - self._offset
         return self._latest
 
     def nanoseconds(self) -> int:
@@ -66,9 +67,10 @@ class Clock:
         events = self._events
         if not events or self._happening is not None:
             return
-        now = self.now()
+        self.now()
         try:
-            while events and events[0][0] <= now:
+            # As deadlines are computed: a time that is rounded otherwise would never come.
+            while events and events[0][0] + self._offset <= self._trio_time:
                 self._happening, _, call = heapq.heappop(events)
                 call()
         finally:

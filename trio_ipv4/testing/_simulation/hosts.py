@@ -12,7 +12,7 @@ from trio_ipv4 import Interface
 from trio_ipv4._kernel.system import CURRENT
 from trio_ipv4._values.fields import to_address, to_integer
 from trio_ipv4._values.interface import MAX_IFINDEX
-from trio_ipv4.testing._hosts import check_free, run_on
+from trio_ipv4.testing._hosts import check_free, run_on, to_own_address
 from trio_ipv4.testing._simulation.devices import Device
 from trio_ipv4.testing._simulation.links import SimulatedLink
 
@@ -76,7 +76,7 @@ class SimulatedHost:
         """Plug an interface into a link, and set it up, as `Host.attach` says."""
         if not isinstance(link, SimulatedLink):
             raise TypeError(f"link must be a link of this network, got {link!r}")
-        own = None if address is None else IPv4Interface(address)
+        own = None if address is None else to_own_address(address)
         machine = self._begin()
         self._check_free(name, index)
         number = machine.next_index() if index is None else to_integer(index, "index", 1, MAX_IFINDEX)
@@ -107,7 +107,7 @@ class SimulatedHost:
 
     def add_address(self, name: str, address: str) -> None:
         """Give an interface one address more, as `Host.add_address` says."""
-        device, added = self._device(name), IPv4Interface(address)
+        device, added = self._device(name), to_own_address(address)
         if any(each.interface == added for each in device.addresses):
             raise ValueError(f"{name} has the address {added} already")
         self._begin().add_address(device, added)
@@ -115,7 +115,7 @@ class SimulatedHost:
     def remove_address(self, name: str, address: str) -> None:
         """Take an address of an interface away, as `Host.remove_address` says."""
         device = self._device(name)
-        self._begin().remove_address(device, self._address(device, IPv4Interface(address)))
+        self._begin().remove_address(device, self._address(device, to_own_address(address)))
 
     def add_route(self, destination: str, *, via: AddressLike | None = None, interface: str | None = None) -> None:
         """Add a route, as `Host.add_route` says."""

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         def __call__(self, condition: Callable[[], object], *, seconds: float = ...) -> Awaitable[None]: ...
 
 
+pytest_plugins = ["trio_ipv4.testing.pytest_plugin"]
 HERE = Path(__file__).parent
 LOOK_AGAIN = 0.002
 """Seconds between two looks at a condition, so as not to starve whom we wait for."""

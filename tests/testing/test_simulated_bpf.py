@@ -370,7 +370,7 @@ def test_the_last_instruction_must_be_a_return(udp: UDP) -> None:
 def test_what_a_simulation_does_not_know_is_not_supported(name: str, opcode: int) -> None:
     with pytest.raises(UnsupportedError) as caught:
         check([(opcode, 0, 0, AD_OFF + UNANSWERED[name]), (RETURN, 0, 0, 0)])
-    assert (caught.value.option, caught.value.platform) == (name, "linux (simulated)")
+    assert (caught.value.option, caught.value.platform) == (name, "the simulated network")
 
 
 @pytest.mark.pure

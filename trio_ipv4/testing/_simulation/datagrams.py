@@ -168,7 +168,9 @@ class Traffic:
         socket = self._socket
         octets = data if socket.is_raw else packet.octets()
         program = octets if socket.is_raw else packet.body()
-        kept = bpf.run(socket.program, program, octets, protocol=_ETH_P_IP, interface=device.index)
+        kept = bpf.run(
+            socket.program, program, octets, protocol=_ETH_P_IP, interface=device.index, byte_order=LINUX.byte_order
+        )
         if not kept:
             return None
         return data[:kept] if socket.is_raw else data[: max(kept, _UDP_HEADER) - _UDP_HEADER]

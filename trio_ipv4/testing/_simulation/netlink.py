@@ -106,7 +106,7 @@ class NetlinkSocket(BaseSocket):
         (kind,) = struct.unpack_from("<4xH", message)
         if not self._groups & _GROUPS[kind]:
             return
-        if self._program and not bpf.run(self._program, message):
+        if self._program and not bpf.run(self._program, message, message, byte_order=LINUX.byte_order):
             return
         if self._is_congested or self._used + _memory(message) > self._size:
             self.lose()

@@ -154,6 +154,15 @@ def benchmark(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def differential(session: nox.Session) -> None:
+    """Compare the simulated network with the kernel in 500 random programs, or in `nox -s differential -- 5000`."""
+    install(session, "test", "-e", ".")
+    programs = (session.posargs or ("500",))[0]
+    env = {"TRIO_IPV4_PROGRAMS": programs, "TRIO_IPV4_REQUIRE_LAB": "1"}
+    session.run(*private_network(), "python", "-m", "pytest", "tests/testing/test_differential.py", env=env)
+
+
+@nox.session(default=False)
 def fuzz(session: nox.Session) -> None:
     """Hunt for bytes that a parser can't take: `nox -s fuzz -- --seconds 600`, with the name of a target for one."""
     install(session, "test", "-e", ".")

@@ -113,6 +113,8 @@ class Way(NamedTuple):
     tos: int
     is_looped: bool
     leaves: bool
+    sizes: dict[int, tuple[int, bool]]
+    """By length above the IP header: the memory that a packet counts, and whether it is not fragmented."""
 
 
 @final
@@ -127,7 +129,6 @@ class Traffic:
         self._controls: Final[dict[tuple[Any, ...], bytes]] = {}
         self._requests: Final[dict[bytes, Request]] = {b"": Request()}
         self._ways: Final[dict[tuple[bytes, bytes], Way]] = {}
-        self._memory: Final[dict[tuple[int, int], int]] = {}
 
     # Receiving
 
@@ -257,7 +258,7 @@ class Traffic:
             socket.bind_somewhere()
             send_one = self._send_with_header if socket.options["IP_HDRINCL"] else self._send_one
             for payload, name, control in zip(payloads, names, controls, strict=True):
-                send_one(bytes(payload), name, control)
+                send_one(payload, name, control)
                 sent += 1
         except OSError as error:
             return sent, error
@@ -273,15 +274,8 @@ class Traffic:
             way = self._find_way(name, control)
         if socket.is_raw and socket.protocol == ICMP and len(payload) < _ICMP_TYPE:
             refuse(errno.EFAULT)  # Linux reads type and code for its firewall (`raw_probe_proto_opt`).
-        length = len(payload) + (0 if socket.is_raw else _UDP_HEADER)
-        options = socket.ip_options
-        if length + _IP_HEADER + len(options) > _MAX_PACKET:
-            refuse(errno.EMSGSIZE)
         flow = way.flow
-        whole = length + _IP_HEADER + len(options) <= flow.device.mtu
-        memory = self._memory.get((length, flow.device.mtu))
-        if memory is None:
-            memory = self._memory[length, flow.device.mtu] = memory_of(length, flow.device.mtu)
+        memory, is_whole = way.sizes.get(len(payload)) or self._size(way, len(payload))
         packet = Packet(
             flow.source,
             flow.destination,
@@ -289,13 +283,24 @@ class Traffic:
             payload,
             way.ttl,
             way.tos,
-            (0, 0) if socket.is_raw else (socket.port, way.port),
-            dont_fragment=whole,
-            identification=0 if whole else socket.system.new_number() & 0xFFFF,
-            options=options,
-            memory=memory,
+            socket.port,
+            way.port,
+            is_whole,
+            0 if is_whole else socket.system.new_number() & 0xFFFF,
+            socket.ip_options,
+            memory,
         )
         self._emit(way, packet)
+
+    def _size(self, way: Way, length: int) -> tuple[int, bool]:
+        """Work out what a payload of so many octets takes."""
+        socket, mtu = self._socket, way.flow.device.mtu
+        above = length + (0 if socket.is_raw else _UDP_HEADER)
+        whole = above + _IP_HEADER + len(socket.ip_options)
+        if whole > _MAX_PACKET:
+            refuse(errno.EMSGSIZE)
+        found = way.sizes[length] = memory_of(above, mtu), whole <= mtu
+        return found
 
     def _send_with_header(self, payload: bytes, name: bytes, control: bytes) -> None:
         """Send a packet with its header, in which the kernel fills in some fields (raw(7), `raw_send_hdrinc`)."""
@@ -358,6 +363,7 @@ class Traffic:
             options["IP_TOS"] if request.tos is None else request.tos,
             looped,
             _leaves(flow, ttl),
+            {},
         )
         if len(self._ways) > _MANY:
             self._ways.clear()

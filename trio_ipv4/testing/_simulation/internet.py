@@ -110,7 +110,7 @@ class InternetSocket(BaseSocket):
             if free is None:
                 refuse(errno.EADDRINUSE)
             port, self.system.next_port = free, free + 1
-        elif any(self._is_in_the_way(other, local) for other in self.system.sockets if other.port == port):
+        elif self._is_taken(local, port):
             refuse(errno.EADDRINUSE)
         self.port, self.precedence_number = port, self.system.new_number()
         self.system.sockets.append(self)
@@ -120,14 +120,20 @@ class InternetSocket(BaseSocket):
         shared = local in (ANY, LIMITED_BROADCAST) or is_group(local)
         return shared or machine.owner(local) is not None or machine.broadcast_device(local) is not None
 
-    def _is_in_the_way(self, other: InternetSocket, local: bytes) -> bool:
-        """Tell whether another socket keeps this one from an address on its port (`udp_lib_lport_inuse`)."""
-        if self.device and other.device and self.device != other.device:
-            return False
-        if ANY not in (local, other.address) and local != other.address:
-            return False
-        both = (self.options, other.options)
-        return not any(all(options[name] for options in both) for name in ("SO_REUSEADDR", "SO_REUSEPORT"))
+    def _is_taken(self, local: bytes, port: int) -> bool:
+        """Tell whether another socket keeps this one from an address and port (`udp_lib_lport_inuse`).
+
+        Linux asks the one that was bound last first, and no more once it has found one that shares by SO_REUSEPORT.
+        """
+        for other in reversed(self.system.sockets):
+            if other.port != port or (self.device and other.device and self.device != other.device):
+                continue
+            if ANY not in (local, other.address) and local != other.address:
+                continue
+            if self.options["SO_REUSEADDR"] and other.options["SO_REUSEADDR"]:
+                continue
+            return not (self.options["SO_REUSEPORT"] and other.options["SO_REUSEPORT"])
+        return False
 
     # Receiving
 

@@ -10,7 +10,6 @@ from trio_ipv4.testing._simulation import igmp
 from trio_ipv4.testing._simulation.packets import IGMP, LIMITED_BROADCAST, is_group, is_link_scoped
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from random import Random
 
     from trio_ipv4.testing._hosts import Host
@@ -78,6 +77,8 @@ class SimulatedLink:
         self._world: Final = world
         self._clock: Final = world.clock
         self._devices: Final[list[Device]] = []
+        self._others: Final[dict[Device, list[Device]]] = {}
+        """Who else is there, by who sends."""
         self._cut: Final[set[frozenset[str]]] = set()
         self._held: Final[dict[frozenset[str], list[_Held]]] = {}
         self._streams: Final[dict[tuple[str, str, str], Random]] = {}
@@ -142,10 +143,12 @@ class SimulatedLink:
     def plug(self, device: Device) -> None:
         """Plug an interface in."""
         self._devices.append(device)
+        self._others.clear()
 
     def unplug(self, device: Device) -> None:
         """Unplug an interface."""
         self._devices.remove(device)
+        self._others.clear()
         for key in [key for key in self._members if key[0] is device]:
             del self._members[key]
 
@@ -212,17 +215,19 @@ class SimulatedLink:
         until = self._members.get((device, group))
         return until is not None and self._clock.now() <= until
 
-    def _receivers(self, sender: Device, packet: Packet, next_hop: bytes) -> Iterator[Device]:
-        others = [each for each in self._devices if each is not sender]
+    def _receivers(self, sender: Device, packet: Packet, next_hop: bytes) -> list[Device]:
+        others = self._others.get(sender)
+        if others is None:
+            others = self._others[sender] = [each for each in self._devices if each is not sender]
         if is_group(packet.dst):
-            snoops = self._conditions.snooping
-            yield from (each for each in others if not snoops or self._wants(each, packet.dst))
-        elif next_hop == LIMITED_BROADCAST or sender.is_broadcast(next_hop):
-            yield from others
-        elif next_hop[0] != 127:
-            # A host answers for any of its addresses on any interface (ip-sysctl.rst: arp_ignore).
-            up = [each for each in others if each.is_up and each.machine.is_local(next_hop)]
-            yield from sorted(up, key=lambda each: not each.owns(next_hop))[:1]
+            return [each for each in others if self._wants(each, packet.dst)] if self._conditions.snooping else others
+        if next_hop == LIMITED_BROADCAST or sender.is_broadcast(next_hop):
+            return others
+        if next_hop[0] == 127:
+            return []
+        # A host answers for any of its addresses on any interface (ip-sysctl.rst: arp_ignore).
+        up = [each for each in others if each.is_up and each.machine.is_local(next_hop)]
+        return sorted(up, key=lambda each: not each.owns(next_hop))[:1]
 
     def _carry(self, sender: Device, receiver: Device, packet: Packet) -> None:
         pair = frozenset((sender.machine.name, receiver.machine.name))

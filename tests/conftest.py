@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
     from typing import Protocol
 
+    from trio_ipv4.testing import Network
+
     class WaitUntil(Protocol):
         def __call__(self, condition: Callable[[], object], *, seconds: float = ...) -> None: ...
 
@@ -153,6 +155,15 @@ def lab(needs_lab: None) -> Iterator[Lab]:
     """Two hosts, "a" and "b", on one link."""
     with open_lab() as lab:
         yield lab
+
+
+@pytest.fixture
+def two_links(private_net: None, request: pytest.FixtureRequest) -> Iterator[Network]:
+    """Two hosts, "a" and "b", on two links that are plain cables: in a lab or simulated, as the test is."""
+    if here.machine() is None:
+        request.getfixturevalue("needs_lab")
+    with here.two_hosts(2) as network:
+        yield network
 
 
 @pytest.fixture

@@ -7,6 +7,8 @@ They need pytest-trio, whose fixture `autojump_clock` lets time pass whenever al
 
 from __future__ import annotations
 
+import functools
+
 import hear
 import pytest
 import talk
@@ -14,14 +16,13 @@ import trio
 import trio.testing
 
 from trio_ipv4 import SourceFilter, follow_group, open_udp
-from trio_ipv4.testing import SimulatedNetwork, simulate
+from trio_ipv4.testing import SimulatedLink, SimulatedNetwork, simulate
 
 GROUP = "239.1.2.3"
 
 
-def connect(net: SimulatedNetwork, *names: str, **conditions: float) -> None:
-    """Make hosts with the addresses 198.18.0.1, 198.18.0.2 ... on one link."""
-    lan = net.link(**conditions)
+def connect(net: SimulatedNetwork, lan: SimulatedLink, *names: str) -> None:
+    """Make hosts with the addresses 198.18.0.1, 198.18.0.2 ... on a link."""
     for number, name in enumerate(names, 1):
         net.host(name).attach(lan, "en0", f"198.18.0.{number}/24")
 
@@ -29,11 +30,11 @@ def connect(net: SimulatedNetwork, *names: str, **conditions: float) -> None:
 @pytest.mark.trio
 async def test_hear_hears_talk(autojump_clock: trio.testing.MockClock, capsys: pytest.CaptureFixture[str]) -> None:
     with simulate(seed=7) as net:
-        connect(net, "a", "b", latency=0.002, jitter=0.001)
+        connect(net, net.link(latency=0.002, jitter=0.001), "a", "b")
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(net["a"].run, hear.main, "en0")
+            nursery.start_soon(net["a"].run, functools.partial(hear.main, "en0"))
             await trio.testing.wait_all_tasks_blocked()
-            nursery.start_soon(net["b"].run, talk.main, "en0")
+            nursery.start_soon(net["b"].run, functools.partial(talk.main, "en0"))
     heard = capsys.readouterr().out
     assert heard.count("hello") == 10
     assert "198.18.0.2" in heard
@@ -61,7 +62,8 @@ async def test_a_fifth_is_lost_and_one_source_is_not_wanted(autojump_clock: trio
                 await trio.sleep(0.01)
 
     with simulate(seed=1) as net:
-        connect(net, "receiver", "wanted", "unwanted", loss=0.2, duplicate=0.05, latency=0.001)
+        lan = net.link(loss=0.2, duplicate=0.05, latency=0.001)
+        connect(net, lan, "receiver", "wanted", "unwanted")
         async with trio.open_nursery() as nursery:
             nursery.start_soon(net["receiver"].run, receive)
             await trio.testing.wait_all_tasks_blocked()
@@ -93,7 +95,7 @@ async def test_an_hour_in_which_the_cable_is_pulled(autojump_clock: trio.testing
                 await trio.sleep(1)
 
     with simulate() as net:
-        connect(net, "a", "b", latency=0.001)
+        connect(net, net.link(latency=0.001), "a", "b")
         a = net["a"]
         async with trio.open_nursery() as nursery:
             nursery.start_soon(a.run, listen)

@@ -32,13 +32,12 @@ from trio_ipv4 import (
     open_udp,
 )
 from trio_ipv4._kernel.native import NativeSystem
-from trio_ipv4.testing import open_lab
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from trio_ipv4 import RawConn
-    from trio_ipv4.testing import Lab
+    from trio_ipv4.testing import Network
 
 pytestmark = BOTH
 
@@ -53,15 +52,6 @@ SWITCHES = {  # (level, number): what it brings; linux/in.h, asm-generic/socket.
     (1, 35): ControlFlags.TIMESTAMP,
     (1, 40): ControlFlags.DROPS,
 }
-
-
-@pytest.fixture
-def two_links() -> Iterator[Lab]:
-    with open_lab(links=2) as lab:
-        for link in range(2):
-            # A slow machine must not make the bridge wait for reports before it forwards.
-            lab.switch.ip("link", "set", lab.bridge(link), "type", "bridge", "mcast_snooping", "0")
-        yield lab
 
 
 def multicast_address(conn: PacketConn | RawConn) -> str:
@@ -217,8 +207,7 @@ async def test_an_interface_that_is_not_there_is_refused(value: Any, number: int
         assert multicast_address(conn) == "127.0.0.1"
 
 
-@pytest.mark.usefixtures("needs_lab")
-async def test_a_control_message_for_another_interface_has_that_interfaces_address(two_links: Lab) -> None:
+async def test_a_control_message_for_another_interface_has_that_interfaces_address(two_links: Network) -> None:
     a, b = two_links["a"], two_links["b"]
     en0, en1 = a.interfaces
     async with b.call(open_udp, port=5000) as receiver, a.call(open_udp) as sender:
@@ -238,8 +227,7 @@ async def test_a_control_message_for_another_interface_has_that_interfaces_addre
                 await sender.send_to(b"no", (GROUP, 5000))
 
 
-@pytest.mark.usefixtures("needs_lab")
-async def test_names_and_addresses_are_those_of_the_connections_own_network(two_links: Lab) -> None:
+async def test_names_and_addresses_are_those_of_the_connections_own_network(two_links: Network) -> None:
     a = two_links["a"]
     async with a.call(open_udp) as conn:
         # This thread has neither the name nor the address.
@@ -249,10 +237,9 @@ async def test_names_and_addresses_are_those_of_the_connections_own_network(two_
         assert conn.multicast_interface == a.interfaces[0].index
 
 
-@pytest.mark.usefixtures("needs_lab")
-async def test_each_datagram_is_sent_as_its_control_message_asks(two_links: Lab) -> None:
+async def test_each_datagram_is_sent_as_its_control_message_asks(two_links: Network) -> None:
     a, b = two_links["a"], two_links["b"]
-    a.ip("address", "add", "198.18.0.77/24", "dev", "en0")
+    a.add_address("en0", "198.18.0.77/24")
     flags = ControlFlags.DST | ControlFlags.TTL | ControlFlags.TOS
     async with b.call(open_udp, port=5000, control_flags=flags) as receiver, a.call(open_udp) as sender:
         sender.tos, sender.ttl, sender.multicast_ttl = 4, 33, 44
@@ -476,8 +463,7 @@ async def test_a_reply_comes_from_the_address_that_was_asked() -> None:
         assert answer.payload == b"answer"
 
 
-@pytest.mark.usefixtures("needs_lab")
-async def test_a_reply_to_a_group_goes_back_to_who_asked(two_links: Lab) -> None:
+async def test_a_reply_to_a_group_goes_back_to_who_asked(two_links: Network) -> None:
     a, b = two_links["a"], two_links["b"]
     async with b.call(open_udp, port=5000) as server, a.call(open_udp) as client, server.joined("en1", GROUP):
         client.multicast_interface = "en1"

@@ -5,12 +5,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import itertools
-import os
 import subprocess
 import sys
 from functools import partial
 from ipaddress import IPv4Address
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import attrs
@@ -37,7 +35,7 @@ from trio_ipv4 import (
 
 if TYPE_CHECKING:
     from conftest import Eventually
-    from trio_ipv4.testing import Lab
+    from trio_ipv4.testing import Network
 
 pytestmark = BOTH
 
@@ -105,31 +103,25 @@ async def test_every_interface_has_a_handler_that_hears_only_it(eventually: Even
     assert sorted(log.ended) == [10, 11]
 
 
-async def test_unicast_is_heard_where_it_arrives_and_answers_leave_there(lab: Lab, eventually: Eventually) -> None:
-    heard = []
+async def test_unicast_is_heard_where_it_arrives_and_answers_leave_there(two_links: Network) -> None:
+    a, b = two_links["a"], two_links["b"]
 
     async def handler(conn: PacketConn, interface: Interface) -> None:
         async for datagram in conn:
             heard.append((interface.name, datagram.payload))
             await conn.send_to(interface.name.encode(), (str(GROUP), datagram.peer[1]))
 
-    with Path("/proc/thread-self/ns/net").open("rb") as here:  # noqa: ASYNC230
+    heard: list[tuple[str, bytes]] = []
+    async with b.call(open_udp) as peer, trio.open_nursery() as nursery:
+        await nursery.start(a.run, partial(serve_group, handler, GROUP, PORT))
         for link in (0, 1):
-            far, near, home = f"far{link}", f"near{link}", f"/proc/{os.getpid()}/fd/{here.fileno()}"
-            lab["b"].ip("link", "add", far, "type", "veth", "peer", "name", near, "netns", home)
-            lab["b"].ip("address", "add", f"198.19.{link}.2/24", "dev", far)
-            lab["b"].ip("link", "set", far, "up")
-            ip(f"address add 198.19.{link}.1/24 dev {near}", f"link set {near} up")
-    async with lab["b"].call(open_udp) as peer, trio.open_nursery() as nursery:
-        await nursery.start(serve_group, handler, GROUP, PORT)
-        for link in (0, 1):
-            async with peer.joined(f"far{link}", GROUP):
-                await peer.send_to(b"%d" % link, (f"198.19.{link}.1", PORT))
+            async with peer.joined(f"en{link}", GROUP):
+                await peer.send_to(b"%d" % link, (a.addresses[link], PORT))
                 with trio.fail_after(20):
                     answer = await peer.receive()
-            assert answer.payload == b"near%d" % link
-            assert answer.peer == (f"198.19.{link}.1", PORT)
-        assert heard == [("near0", b"0"), ("near1", b"1")]
+            assert answer.payload == b"en%d" % link
+            assert answer.peer == (f"198.18.{link}.1", PORT)
+        assert heard == [("en0", b"0"), ("en1", b"1")]
         nursery.cancel_scope.cancel()
 
 

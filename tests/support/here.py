@@ -17,7 +17,7 @@ import pytest
 
 from trio_ipv4 import testing
 from trio_ipv4._kernel.system import CURRENT
-from trio_ipv4.testing import simulate
+from trio_ipv4.testing import open_lab, simulate
 from trio_ipv4.testing._simulation import netlink
 from trio_ipv4.testing._simulation.devices import Device
 from trio_ipv4.testing._simulation.links import Conditions, SimulatedLink
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from trio_ipv4 import PacketConn, RawConn
-    from trio_ipv4.testing import SimulatedHost
+    from trio_ipv4.testing import Network, SimulatedHost
     from trio_ipv4.testing._simulation.machine import Machine
 
 BOTH = pytest.mark.both_networks
@@ -55,6 +55,25 @@ def simulated_host() -> Iterator[SimulatedHost]:
 def machine() -> Machine | None:
     """Return the simulated host's kernel, if the test is on one."""
     return _current[-1]._machine if _current else None
+
+
+@contextlib.contextmanager
+def two_hosts(links: int) -> Iterator[Network]:
+    """Make the hosts "a" and "b" on links that are plain cables, in a lab or simulated, as the test is."""
+    if machine() is None:
+        with open_lab(links=links) as lab:
+            for link in lab.links:
+                # A slow machine must not make the bridge wait for reports before it forwards.
+                lab.switch.ip("link", "set", link.name, "type", "bridge", "mcast_snooping", "0")
+            yield lab
+        return
+    with simulate() as network:
+        for number in range(links):
+            link = network.link()
+            for last, name in enumerate(("a", "b"), 1):
+                host = network[name] if name in network else network.host(name)
+                host.attach(link, f"en{number}", f"198.18.{number}.{last}/24")
+        yield network
 
 
 def igmp_groups() -> dict[Key, int]:

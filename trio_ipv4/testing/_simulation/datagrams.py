@@ -358,7 +358,7 @@ class Traffic:
         way = Way(
             machine.generation,
             flow,
-            port,
+            0 if socket.is_raw else port,
             ttl,
             options["IP_TOS"] if request.tos is None else request.tos,
             looped,

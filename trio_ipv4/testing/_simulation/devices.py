@@ -84,11 +84,11 @@ class Device:
         self.mtu = mtu
         self.link: Final = link
         number = machine.number.to_bytes(2, "big") + (index & 0xFFFF).to_bytes(2, "big")
-        self.hardware_address: Final = bytes(6) if link is None else b"\2\0" + number
+        self.hardware_address: Final[bytes] = bytes(6) if link is None else b"\2\0" + number
         self.place: Final = f"{machine.name}.{name}"
         """Its name among all hosts, of which its random numbers come."""
         self.is_loopback: Final = link is None
-        self.is_up = self.is_loopback
+        self.is_up: bool = self.is_loopback
         self.is_alive = True
         self.is_multicast = True
         """IFF_MULTICAST: what programs go by; it stops nothing."""

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from trio_ipv4.testing._simulation.world import World
 
 
+_VLAN_HEADER: Final = 4
+"""What a cable carries beyond the MTU, in octets (IEEE 802.1Q)."""
+
+
 def _seconds(_of: object, field: attrs.Attribute[float], value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
         raise ValueError(f"{field.name} must be seconds, 0 or more, got {value!r}")
@@ -31,21 +35,7 @@ def _probability(_of: object, field: attrs.Attribute[float], value: object) -> N
 @final
 @attrs.frozen(kw_only=True)
 class Conditions:
-    """The conditions on a link. Each is drawn from random numbers of its own, so that one shifts no other.
-
-    Args:
-        latency: How long every packet takes, in seconds.
-        jitter: The most that it takes longer, in seconds; evenly distributed. Packets keep their order.
-        loss: The probability that a packet gets lost.
-        duplicate: The probability that it arrives twice.
-        reorder: The probability that it comes late: by the latency and the jitter once more, so that later ones
-            overtake it.
-        snooping: Whether the link is a switch that forwards a group only to members and routers (RFC 4541). It knows
-            them by IGMP. 224.0.0.0/24 goes everywhere.
-        querier: Whether somebody asks for members every 125 seconds. Without, a snooping switch forgets a member 260
-            seconds after its last report (RFC 3376 section 8.4).
-        up: Whether the link works. While it does not, its interfaces have no carrier.
-    """
+    """The conditions on a link, as `SimulatedNetwork.link` explains them."""
 
     latency: float = attrs.field(default=0.0, validator=_seconds)
     jitter: float = attrs.field(default=0.0, validator=_seconds)
@@ -162,6 +152,9 @@ class SimulatedLink:
             self._learn(sender, packet)
         is_fast = conditions.is_ideal and not self._cut and not self._held
         for receiver in self._receivers(sender, packet, next_hop):
+            # Longer than the receiver's MTU, it is lost (linux net/core/dev.c, `__is_skb_forwardable`).
+            if receiver.mtu < sender.mtu and packet.length(sender.mtu) > receiver.mtu + _VLAN_HEADER:
+                continue
             if is_fast:
                 receiver.machine.arrive(receiver, packet)
             else:

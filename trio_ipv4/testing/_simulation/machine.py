@@ -70,25 +70,25 @@ class Machine:
 
     def __init__(self, world: World, name: str, *, is_router: bool, privileged: bool) -> None:
         self.name: Final = name
-        self.number: Final = len(world.machines) + 1
+        self.number: Final[int] = len(world.machines) + 1
         self.clock: Final = world.clock
         self.cookie: Final[bytes] = next(_COOKIES).to_bytes(8, LINUX.byte_order)
         self.is_router: Final = is_router
-        self.privileged = privileged
+        self.privileged: Final = privileged
         self.sysctls: dict[str, str] = {**SYSCTLS, "net.ipv4.ip_forward": "1" if is_router else "0"}
         self.devices: Final[dict[int, Device]] = {}
         self.routes: Final = Routes(self)
         self.sockets: Final[list[InternetSocket]] = []
         self.netlinks: Final[list[NetlinkSocket]] = []
-        self.generation = 0
+        self.generation: int = 0
         """Counts the changes that may decide where packets go. What was worked out before one is worth nothing."""
         self._fates: Final[dict[tuple[object, ...], _Fate]] = {}
         self._deliveries: Final[dict[tuple[object, ...], _Delivery]] = {}
         self._numbers: Final = itertools.count(1)
-        self._last_index = LOOPBACK
+        self._last_index: int = LOOPBACK
         self._chance: Final = world.chance(name)
         self._errors: Final = icmp.ErrorRate(world.clock)
-        self.next_port = 32768 + self._chance.randrange(20000)
+        self.next_port: int = 32768 + self._chance.randrange(20000)
         self._ways_in: Final[dict[tuple[bytes, bytes], Device]] = {}
         self.attach(Device(self, LOOPBACK, "lo", 65536, None))
         self.add_address(self.devices[LOOPBACK], IPv4Interface("127.0.0.1/8"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Final, final
+from typing import TYPE_CHECKING, Final, final
 
 from trio_ipv4._kernel.system import CURRENT
 from trio_ipv4.testing._simulation.capture import Capture
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 @contextlib.contextmanager
 def simulate(seed: object = 0, *, strict: bool = True) -> Iterator[SimulatedNetwork]:
     """Make a network of hosts that exist only in this process.
+
+    Two programs on two hosts::
 
         with simulate(seed=7) as net:
             lan = net.link(latency=0.002, loss=0.1)
@@ -77,22 +79,54 @@ class SimulatedNetwork(Mapping[str, SimulatedHost]):
         self._hosts: Final[dict[str, SimulatedHost]] = {}
         self._links: Final[list[SimulatedLink]] = []
 
-    def link(self, *, name: str | None = None, **conditions: Any) -> SimulatedLink:
-        """Make a link, to which hosts attach interfaces.
+    def link(
+        self,
+        *,
+        name: str | None = None,
+        latency: float = 0.0,
+        jitter: float = 0.0,
+        loss: float = 0.0,
+        duplicate: float = 0.0,
+        reorder: float = 0.0,
+        snooping: bool = False,
+        querier: bool = True,
+        up: bool = True,
+    ) -> SimulatedLink:
+        """Make a link, to which hosts attach interfaces. By default it is ideal. `SimulatedLink.set` changes it later.
+
+        Each condition is drawn from random numbers of its own in each direction, so that one shifts no other.
 
         Args:
             name: Its name: "link0", "link1" ... by default.
-            **conditions: `latency`, `jitter` in seconds, `loss`, `duplicate`, `reorder` as probabilities, `snooping`,
-                `querier`, `up`; by default an ideal link. `SimulatedLink.set` changes them later.
+            latency: How long every packet takes, in seconds.
+            jitter: The most that it takes longer, in seconds; evenly distributed. Packets keep their order.
+            loss: The probability that a packet gets lost.
+            duplicate: The probability that it arrives twice.
+            reorder: The probability that it comes late: by the latency and the jitter once more, so that later ones
+                overtake it.
+            snooping: Whether the link is a switch that forwards a group only to members and routers (RFC 4541). It
+                knows them by IGMP. 224.0.0.0/24 goes everywhere.
+            querier: Whether somebody asks for members every 125 seconds. Without, a snooping switch forgets a member
+                260 seconds after its last report (RFC 3376 section 8.4).
+            up: Whether the link works. While it does not, its interfaces have no carrier.
 
         Raises:
-            TypeError: There is no such condition.
             ValueError: A value is out of range, or the name is in use.
         """
+        conditions = Conditions(
+            latency=latency,
+            jitter=jitter,
+            loss=loss,
+            duplicate=duplicate,
+            reorder=reorder,
+            snooping=snooping,
+            querier=querier,
+            up=up,
+        )
         name = f"link{len(self._links)}" if name is None else name
         if any(each.name == name for each in self._links):
             raise ValueError(f"this network has a link {name!r} already")
-        link = SimulatedLink(self._world, name, Conditions(**conditions))
+        link = SimulatedLink(self._world, name, conditions)
         self._links.append(link)
         return link
 

@@ -75,6 +75,11 @@ class Packet:
         """Whether this is a UDP datagram, in good order."""
         return self.dport > 0
 
+    def length(self, mtu: int) -> int:
+        """Return how long the packet is on the wire, or its longest fragment, if it had to be fragmented for an MTU."""
+        length = 20 + len(self.options) + len(self.payload) + (_UDP_HEADER.size if self.is_datagram else 0)
+        return length if length <= mtu else 20 + (mtu - 20) // 8 * 8
+
     def body(self) -> bytes:
         """Return what IP carries, with the UDP header."""
         if not self.is_datagram:

@@ -92,13 +92,14 @@ def places(item: pytest.Item) -> set[str]:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run tests for both networks on each; one that takes the ways to call the kernel has none when simulated."""
+    own = {marker.args[0] for marker in metafunc.definition.iter_markers("parametrize")}
     if not [*metafunc.definition.iter_markers("both_networks")]:
-        if "calls" in metafunc.fixturenames:
+        if "calls" in metafunc.fixturenames and "calls" not in own:
             metafunc.parametrize("calls", WAYS, indirect=True)
         return
     needs_kernel = [*metafunc.definition.iter_markers("kernel_only")] or "needs_lab" in metafunc.fixturenames
     networks = ("kernel",) if needs_kernel else ("kernel", "simulated")
-    if "calls" in metafunc.fixturenames:
+    if "calls" in metafunc.fixturenames and "calls" not in own:
         pairs = [(network, way) for network in networks for way in (WAYS if network == "kernel" else ("own",))]
         metafunc.parametrize(("private_net", "calls"), pairs, indirect=True)
     else:

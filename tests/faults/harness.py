@@ -18,19 +18,18 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from support.filters import kernel_filter, spell
+from support.here import igmp_groups, is_closed
 from support.links import ip
 from trio_ipv4 import PacketConn, RawConn, SourceFilter, open_udp
 from trio_ipv4._kernel import libc
 from trio_ipv4._kernel.calls import by_ctypes
-from trio_ipv4.testing import igmp_groups
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 
     import pytest
 
-    from trio_ipv4._kernel.native import NativeSystem
-    from trio_ipv4._kernel.system import Socket
+    from trio_ipv4._kernel.system import Socket, System
 
 
 ALL_HOSTS = IPv4Address("224.0.0.1")
@@ -94,7 +93,7 @@ class World(trio.abc.Instrument):
         self.looks += 1
         ledgers = set()
         for conn in self.conns:
-            if conn.socket.fileno() < 0:
+            if is_closed(conn):
                 continue
             memberships = {entry.key: entry.has for entry in conn._ledger._members()}
             ledgers |= set(memberships)
@@ -180,7 +179,7 @@ class Refusals:
     Python's sockets.
     """
 
-    def __init__(self, system: NativeSystem) -> None:
+    def __init__(self, system: System) -> None:
         self.platform = system.platform
         self.calls: list[str] = []
         self._system = system
@@ -328,4 +327,4 @@ class WatchedSender:
 
 
 def _is_by_ctypes(part: Any) -> bool:
-    return type(part._way).__module__ == by_ctypes.__name__
+    return type(getattr(part, "_way", None)).__module__ == by_ctypes.__name__

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from support.here import machine
 from trio_ipv4 import (
     ControlFlags,
     ControlMessage,
@@ -166,7 +167,7 @@ async def moves_batches(world: World) -> None:
 
 async def sends_segmented(world: World) -> None:
     async with world.open(address=LOOPBACK) as conn, world.open() as sender:
-        conn.receive_offload = True
+        conn.receive_offload = machine() is None  # It is not simulated; then segments come one by one.
         await sender.send_segmented(bytes(1000), 300, conn.local_endpoint)
         taken = 0
         with trio.fail_after(20):

@@ -20,6 +20,7 @@ import trio
 
 from faults.harness import ERRNOS, Refusals, World
 from faults.scenarios import SCENARIOS, follows_a_group, sends_everywhere, serves_a_group
+from support.here import BOTH
 from trio_ipv4 import MembershipWarning, RefusedInterfaceWarning
 from trio_ipv4._kernel import namespaces
 from trio_ipv4._kernel.native import NativeSystem, current_system
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
     from faults.scenarios import Scenario
 
+pytestmark = BOTH
 by_name = pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.__name__)
 
 
@@ -55,15 +57,24 @@ async def test_leaves_nothing_wherever_it_is_cancelled(scenario: Scenario) -> No
 
 
 @by_name
-@pytest.mark.parametrize("calls", ["compiled", "ctypes"], indirect=True)
-async def test_leaves_nothing_whatever_call_is_refused(
+@pytest.mark.kernel_only("ways to call the kernel")
+@pytest.mark.parametrize("calls", ["ctypes"], indirect=True)
+async def test_leaves_nothing_whatever_call_by_ctypes_is_refused(
     scenario: Scenario, calls: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    world = World()
-    system = current_system()
-    assert isinstance(system, NativeSystem)
-    refusals = Refusals(system)
+    refusals = Refusals(current_system())
     refusals.stand_before_ctypes(monkeypatch)
+    await refuse_all(scenario, refusals)
+
+
+@by_name
+async def test_leaves_nothing_whatever_call_is_refused(scenario: Scenario) -> None:
+    await refuse_all(scenario, Refusals(current_system()))
+
+
+async def refuse_all(scenario: Scenario, refusals: Refusals) -> None:
+    """Run a scenario again and again, each time with another refusal."""
+    world = World()
     CURRENT.set(refusals)
     with refusals.refusing(None):
         await scenario(world)
@@ -80,9 +91,10 @@ async def test_leaves_nothing_whatever_call_is_refused(
             tried += 1
     finally:
         trio.lowlevel.remove_instrument(world)
-    note(f"refused {scenario.__name__} ({calls}) {count} {tried} {world.looks}")
+    note(f"refused {scenario.__name__} {count} {tried} {world.looks}")
 
 
+@pytest.mark.kernel_only("another system's methods")
 @pytest.mark.parametrize("number", [0, 1])
 async def test_an_unreadable_cookie_is_not_another_namespace(number: int) -> None:
     refusals = Refusals(NativeSystem())

@@ -39,7 +39,7 @@ def kernel_filter(conn: PacketConn | RawConn, key: tuple[int, IPv4Address]) -> F
 
 def getsockopt(conn: PacketConn | RawConn, value: bytes) -> bytes:
     if machine() is not None:
-        return conn._socket.getsockopt(socket.IPPROTO_IP, MCAST_MSFILTER, value)
+        return conn.socket.system_socket.getsockopt(socket.IPPROTO_IP, MCAST_MSFILTER, value)
     buffer = ctypes.create_string_buffer(value, len(value))
     size = ctypes.c_uint32(len(buffer))
     if LIBC.getsockopt(conn.socket.fileno(), socket.IPPROTO_IP, MCAST_MSFILTER, buffer, ctypes.byref(size)) != 0:

@@ -140,8 +140,10 @@ class Machine:
     # Interfaces
 
     def next_index(self) -> int:
-        """Return an index that no interface has had (linux net/core/dev.c, `dev_index_reserve`)."""
-        self._last_index = max(self._last_index, *self.devices) + 1
+        """Return the next index that no interface has, after the last that was given so (`dev_index_reserve`)."""
+        self._last_index += 1
+        while self._last_index in self.devices:
+            self._last_index += 1
         return self._last_index
 
     def new_number(self) -> int:

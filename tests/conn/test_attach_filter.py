@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 
+from support.here import BOTH, send, take
 from trio_ipv4 import (
     Header,
     PacketConn,
@@ -23,6 +24,8 @@ from trio_ipv4 import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+pytestmark = BOTH
 
 HERE = ("127.0.0.1", 5000)
 PROTOCOL = 253
@@ -45,19 +48,11 @@ def begins_with(octet: int, offset: int) -> list[RawInstruction]:
 
 def queued(conn: PacketConn | RawConn) -> list[bytes]:
     """What the kernel has, without IP headers."""
-    found = []
-    while True:
-        try:
-            packet = conn.socket._sock.recv(65535, socket.MSG_DONTWAIT)  # type: ignore[attr-defined]
-        except BlockingIOError:
-            return found
-        found.append(packet[20:] if conn.socket.type == socket.SOCK_RAW else packet)
+    return [packet[20:] if conn.socket.type == socket.SOCK_RAW else packet for packet in take(conn)]
 
 
 def put(*payloads: bytes) -> None:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
-        for payload in payloads:
-            sender.sendto(payload, HERE)
+    send(HERE, *payloads)
 
 
 @pytest.fixture
@@ -196,6 +191,7 @@ async def test_detaching_nothing_is_refused(conn: PacketConn) -> None:
         assert caught.value.errno == errno.ENOENT
 
 
+@pytest.mark.kernel_only("options that are not simulated")
 async def test_a_locked_filter_stays(conn: PacketConn) -> None:
     async with conn:
         conn.attach_filter(begins_with(ord("a"), 8))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 
+from support.here import BOTH, take
 from support.systems import on
 from trio_ipv4 import (
     ICMPFilter,
@@ -27,6 +28,8 @@ from trio_ipv4._kernel.native import NativeSystem
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+pytestmark = BOTH
+
 ICMP = socket.IPPROTO_ICMP
 HERE = ("127.0.0.1", 0)
 SOL_RAW, ICMP_FILTER = 255, 1  # linux/socket.h, linux/icmp.h
@@ -40,13 +43,7 @@ def echo(number: int, kind: int = ICMPType.ECHO) -> bytes:
 
 def heard(conn: PacketConn | RawConn) -> list[int]:
     """The types of the messages that are queued; loopback delivers, and the kernel answers, before sending returns."""
-    found = []
-    while True:
-        try:
-            packet = conn.socket._sock.recv(2000, socket.MSG_DONTWAIT)  # type: ignore[attr-defined]
-        except BlockingIOError:
-            return found
-        found.append(packet[(packet[0] & 0xF) * 4])
+    return [packet[(packet[0] & 0xF) * 4] for packet in take(conn)]
 
 
 @pytest.mark.parametrize("opener", [open_ip, open_raw])

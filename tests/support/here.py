@@ -16,6 +16,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from trio_ipv4 import testing
+from trio_ipv4._abi import structs
+from trio_ipv4._kernel.calls import Received
+from trio_ipv4._kernel.native import current_system
 from trio_ipv4._kernel.system import CURRENT
 from trio_ipv4.testing import open_lab, simulate
 from trio_ipv4.testing._simulation import netlink
@@ -111,6 +114,23 @@ def get_sysctl(name: str) -> str:
 
 
 _VERBS = {"del": "delete"}
+
+
+def take(conn: PacketConn | RawConn) -> list[bytes]:
+    """Take what is queued for a connection, behind its back, as octets."""
+    found: list[bytes] = []
+    receiver = conn._socket.receiver()
+    while (received := receiver.receive(conn._socket.fileno(), 64, 65535)) is not None:
+        assert isinstance(received, Received)
+        found += received.payloads
+    return found
+
+
+def send(endpoint: tuple[str, int], *payloads: bytes) -> None:
+    """Send from another socket."""
+    with contextlib.closing(current_system().socket(structs.AF_INET, structs.SOCK_DGRAM, 0)) as sender:
+        for payload in payloads:
+            sender.sendto(payload, endpoint)
 
 
 def is_empty(conn: PacketConn | RawConn) -> bool:

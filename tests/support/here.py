@@ -52,7 +52,6 @@ def simulated_host() -> Iterator[SimulatedHost]:
         finally:
             _current.pop()
             CURRENT.reset(token)
-            host._machine.sockets.clear()
 
 
 def machine() -> Machine | None:

@@ -69,26 +69,10 @@ class LabHost:
         *args: *Ts,
         task_status: trio.TaskStatus[Any] = trio.TASK_STATUS_IGNORED,
     ) -> T:
-        """Run an asynchronous function on the host, and return what it returns.
+        """Run an asynchronous function on the host, as `Host.run` says.
 
-            await lab["a"].run(main)
-            interfaces = await nursery.start(lab["a"].run, partial(serve_group, handler, "239.1.2.3", 5000))
-
-        An unmodified program will do. Whatever it, and the tasks and worker threads that it starts, opens, lists,
-        watches, follows or serves with this library belongs to the host. The context says so (`contextvars`), and tasks
-        inherit it; the thread stays where it is, so other tasks are not concerned. A connection that is opened here
-        stays the host's, wherever it is used.
-
-        Sockets that are made without this library, and processes, are not moved: see `call` and `command`. It is a
-        checkpoint if the function is one.
-
-        Args:
-            function: An asynchronous function, and its positional arguments.
-            *args: Its positional arguments.
-            task_status: For `nursery.start`, which the function then gets.
-
-        Raises:
-            trio.ClosedResourceError: In the function, when it opens or lists something: the lab has ended.
+        The thread stays where it is, so other tasks are not concerned. Sockets that are made without this library, and
+        processes, are not moved: see `call` and `command`.
         """
         return await run_on(self._system, function, args, task_status)
 

@@ -5,10 +5,12 @@
 #   network                  simulate: the way in
 #   hosts                    a host as a test sees it
 #   machine, outside, order  a host's kernel, which is the library's System; tasks on no host; the order of tasks
+#   input                    what it does with packets
 #   internet, netlink        its sockets
-#   options, datagrams       what these can do: options; queues, control messages, ways
+#   options, datagrams       what these can do: options; receive and send
 #   sockets                  what all sockets have
 #   memberships, routes      the rules about groups, and about ways and sources
+#   reports, queues          how a host tells of its groups; what has come in
 #   links                    who hears a packet, when, and whether at all
 #   devices, icmp, igmp      interfaces; what kernels tell each other
 #   world, capture           what all parts share; packets in a file

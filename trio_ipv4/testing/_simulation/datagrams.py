@@ -1,8 +1,7 @@
-"""What a socket sends and receives: queue, control messages, and the rules of linux net/ipv4/udp.c and raw.c."""
+"""What a socket sends and receives: control messages, and the rules of linux net/ipv4/udp.c and raw.c."""
 
 from __future__ import annotations
 
-import collections
 import errno
 import struct
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
@@ -14,6 +13,7 @@ from trio_ipv4._kernel.calls.columns import take_apart
 from trio_ipv4.testing._simulation import bpf
 from trio_ipv4.testing._simulation.linux import LINUX, memory_of
 from trio_ipv4.testing._simulation.packets import ANY, ICMP, Packet, is_group, parse_packet
+from trio_ipv4.testing._simulation.queues import Arrived
 from trio_ipv4.testing._simulation.refuse import not_simulated, refuse
 
 if TYPE_CHECKING:
@@ -34,64 +34,6 @@ _IP_HEADER: Final = 20
 _MAX_PACKET: Final = 65535
 _MANY: Final = 1024
 _ETH_P_IP: Final = 0x0800
-
-
-class Arrived(NamedTuple):
-    """A packet in a queue, and what was noted when it came."""
-
-    packet: Packet
-    data: bytes
-    interface: int
-    local: bytes
-    drops: int
-    stamp: int | None
-    memory: int
-
-
-@final
-class Queue:
-    """The packets that have come in, and the memory that they count (`__udp_enqueue_schedule_skb`)."""
-
-    def __init__(self, size: int, *, is_raw: bool) -> None:
-        self.size: int = size
-        """SO_RCVBUF, in octets of the kernel's memory."""
-        self.used = 0
-        self.drops = 0
-        self._is_raw: Final = is_raw
-        self._arrived: collections.deque[Arrived] = collections.deque()
-        self._reading: collections.deque[Arrived] = collections.deque()
-        self._read = 0
-
-    def __bool__(self) -> bool:
-        return bool(self._reading or self._arrived)
-
-    def has_room(self, memory: int) -> bool:
-        """Tell whether a packet fits, and count a drop if not. Into an empty queue of UDP any packet does."""
-        fits = self.used < self.size if self._is_raw else not self.used or self.used + memory <= self.size
-        self.drops += not fits
-        return fits
-
-    def put(self, arrived: Arrived) -> None:
-        """Take a packet in."""
-        self.used += arrived.memory
-        self._arrived.append(arrived)
-
-    def take(self) -> Arrived:
-        """Hand the first packet out."""
-        if not self._reading:
-            self._reading, self._arrived = self._arrived, self._reading
-        arrived = self._reading.popleft()
-        self._read += arrived.memory
-        # UDP gives memory back in quarters of the buffer, or when it has handed out all (`udp_rmem_release`).
-        if self._is_raw or not self._reading or self._read >= self.size >> 2:
-            self.used -= self._read
-            self._read = 0
-        return arrived
-
-    def clear(self) -> None:
-        """Forget everything."""
-        self._arrived.clear()
-        self._reading.clear()
 
 
 class Request(NamedTuple):
@@ -327,7 +269,7 @@ class Traffic:
     def _emit(self, way: Way, packet: Packet) -> None:
         machine, flow = self._socket.system, way.flow
         if way.is_looped:
-            machine.deliver(flow.seen, packet, is_shared=flow.is_shared)
+            machine.input.deliver(flow.seen, packet, is_shared=flow.is_shared)
         if way.leaves:
             machine.transmit(flow.device, packet, flow.next_hop)
 

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, final
 
 from trio_ipv4._abi import structs
 from trio_ipv4.testing._simulation import bpf, options
-from trio_ipv4.testing._simulation.datagrams import Queue, Traffic
+from trio_ipv4.testing._simulation.datagrams import Traffic
 from trio_ipv4.testing._simulation.linux import LINUX
 from trio_ipv4.testing._simulation.memberships import Memberships
 from trio_ipv4.testing._simulation.packets import ANY, LIMITED_BROADCAST, is_group
+from trio_ipv4.testing._simulation.queues import Queue
 from trio_ipv4.testing._simulation.refuse import not_simulated, refuse
 from trio_ipv4.testing._simulation.sockets import BaseSocket
 

@@ -156,7 +156,7 @@ class SimulatedLink:
             if receiver.mtu < sender.mtu and packet.length(sender.mtu) > receiver.mtu + _VLAN_HEADER:
                 continue
             if is_fast:
-                receiver.machine.arrive(receiver, packet)
+                receiver.machine.input.arrive(receiver, packet)
             else:
                 self._carry(sender, receiver, packet)
 
@@ -191,7 +191,7 @@ class SimulatedLink:
             query = igmp.general_query()
             self._world.capture(query)
             for device in list(self._devices):
-                device.machine.arrive(device, query)
+                device.machine.input.arrive(device, query)
             self._clock.at(self._clock.now() + igmp.QUERY_INTERVAL, lambda: self._query(number))
 
     def _learn(self, device: Device, packet: Packet) -> None:
@@ -249,9 +249,9 @@ class SimulatedLink:
         else:
             when = max(when, self._latest.get(way, 0.0))
             self._latest[way] = when
-        self._clock.at(when, lambda: receiver.machine.arrive(receiver, packet))
+        self._clock.at(when, lambda: receiver.machine.input.arrive(receiver, packet))
         if is_twice:
-            self._clock.at(when + again, lambda: receiver.machine.arrive(receiver, packet))
+            self._clock.at(when + again, lambda: receiver.machine.input.arrive(receiver, packet))
         self._clock.catch_up()
 
     def _draw(self, sender: str, receiver: str, condition: str, setting: float) -> float:

@@ -1,7 +1,7 @@
-"""A simulated host's kernel: its interfaces, what it does with packets that come in, and the system that it is.
+"""A simulated host's kernel: its interfaces, its addresses, and the system that it is for the library.
 
-It speaks Linux: the rules are those of the sources that each function names. What decides stands in `routes.py` (where
-to, from which address), `memberships.py` (groups), `sockets.py` and `datagrams.py` (sockets).
+It speaks Linux: the rules are those of the sources that each function names. `input.py` has what it does with packets,
+`routes.py` where to and from which address they go, `memberships.py` groups.
 """
 
 from __future__ import annotations
@@ -10,26 +10,26 @@ import errno
 import itertools
 import os
 from ipaddress import IPv4Interface
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, final
+from typing import TYPE_CHECKING, Any, Final, final
+
+import trio
 
 from trio_ipv4._abi import structs
-from trio_ipv4.testing._simulation import icmp, igmp, netlink
+from trio_ipv4.testing._simulation import netlink
 from trio_ipv4.testing._simulation.devices import Address, Device, Group
+from trio_ipv4.testing._simulation.input import Input
 from trio_ipv4.testing._simulation.internet import InternetSocket
-from trio_ipv4.testing._simulation.linux import EXCLUDE, LINUX, SYSCTLS, memory_of
+from trio_ipv4.testing._simulation.linux import EXCLUDE, LINUX, SYSCTLS
 from trio_ipv4.testing._simulation.netlink import NetlinkSocket
 from trio_ipv4.testing._simulation.packets import (
     ALL_SYSTEMS,
-    ANY,
-    ICMP,
-    IGMP,
     LIMITED_BROADCAST,
     UDP,
     Packet,
     is_group,
-    is_link_scoped,
 )
 from trio_ipv4.testing._simulation.refuse import not_simulated, refuse
+from trio_ipv4.testing._simulation.reports import Reports
 from trio_ipv4.testing._simulation.routes import LOOPBACK, Routes
 
 if TYPE_CHECKING:
@@ -37,29 +37,8 @@ if TYPE_CHECKING:
     from trio_ipv4._kernel.system import Socket
     from trio_ipv4.testing._simulation.world import World
 
-T = TypeVar("T")
-
 _COOKIES: Final = itertools.count(1 << 62)
 """Names of networks (SO_NETNS_COOKIE), which no real one has: the kernel counts from 1."""
-_MANY: Final = 4096
-_REPORTS: Final = 2
-"""The robustness variable: how often a change is reported (RFC 3376 section 8.1)."""
-
-
-class _Fate(NamedTuple):
-    """What becomes of a packet that came in."""
-
-    is_local: bool = False
-    is_forwarded: bool = False
-    is_shared: bool = False
-    """Whether it came as multicast or broadcast."""
-
-
-class _Delivery(NamedTuple):
-    """Who gets a packet, and the address of this host that it was for, or that an answer would have."""
-
-    sockets: list[InternetSocket]
-    local: bytes
 
 
 @final
@@ -70,6 +49,7 @@ class Machine:
 
     def __init__(self, world: World, name: str, *, is_router: bool, privileged: bool) -> None:
         self.name: Final = name
+        self._world: Final = world
         self.number: Final[int] = len(world.machines) + 1
         self.clock: Final = world.clock
         self.cookie: Final[bytes] = next(_COOKIES).to_bytes(8, LINUX.byte_order)
@@ -82,20 +62,20 @@ class Machine:
         self.netlinks: Final[list[NetlinkSocket]] = []
         self.generation: int = 0
         """Counts the changes that may decide where packets go. What was worked out before one is worth nothing."""
-        self._fates: Final[dict[tuple[object, ...], _Fate]] = {}
-        self._deliveries: Final[dict[tuple[object, ...], _Delivery]] = {}
         self._numbers: Final = itertools.count(1)
         self._last_index: int = LOOPBACK
-        self._chance: Final = world.chance(name)
-        self._errors: Final = icmp.ErrorRate(world.clock)
-        self.next_port: int = 32768 + self._chance.randrange(20000)
-        self._ways_in: Final[dict[tuple[bytes, bytes], Device]] = {}
+        chance = world.chance(name)
+        self.reports: Final = Reports(self, chance)
+        self.input: Final = Input(self)
+        self.next_port: int = 32768 + chance.randrange(20000)
         self.attach(Device(self, LOOPBACK, "lo", 65536, None))
         self.add_address(self.devices[LOOPBACK], IPv4Interface("127.0.0.1/8"))
 
     # The system (`trio_ipv4/_kernel/system.py`)
 
     def socket(self, family: int, kind: int, protocol: int) -> Socket:
+        if self._world.is_over:
+            raise trio.ClosedResourceError("the simulated network has ended")
         self.clock.catch_up()
         if family == LINUX.number("rtnetlink"):
             return NetlinkSocket(self, kind, protocol)
@@ -153,8 +133,7 @@ class Machine:
     def changed(self) -> None:
         """Note that what was worked out before may be wrong now."""
         self.generation += 1
-        self._fates.clear()
-        self._deliveries.clear()
+        self.input.forget()
 
     def attach(self, device: Device) -> None:
         """Plug an interface in."""
@@ -292,188 +271,14 @@ class Machine:
                 return device
         return None
 
-    # Packets that come in
-
-    def arrive(self, device: Device, packet: Packet) -> None:
-        """Take a packet from a link (`ip_rcv`)."""
-        key = device, packet.dst, packet.src, packet.protocol
-        fate = self._fates.get(key)
-        if fate is None:
-            fate = _remember(self._fates, key, self._judge(device, packet))
-        if fate.is_local:
-            self.deliver(device, packet, is_shared=fate.is_shared)
-        if fate.is_forwarded:
-            (self._forward_group if fate.is_shared else self._forward)(device, packet)
-
-    def _judge(self, device: Device, packet: Packet) -> _Fate:
-        """Decide what becomes of a packet that came in (`ip_route_input_slow`)."""
-        source, destination = packet.src, packet.dst
-        is_usable = device.is_alive and device.is_up and device.has_ipv4
-        if not is_usable or not self._is_valid_source(device, packet):
-            return _Fate()
-        if is_group(destination):
-            hears = device.hears(destination, source) or (packet.protocol == IGMP and destination in device.groups)
-            return _Fate(is_local=hears, is_forwarded=self.is_router, is_shared=True)
-        if self.is_shared(destination):
-            return _Fate(is_local=True, is_shared=True)
-        if destination[0] != 127 and self.owner(destination) is not None:
-            return _Fate(is_local=True)
-        return _Fate(is_forwarded=self.sysctls["net.ipv4.ip_forward"] != "0")
-
-    def deliver(self, device: Device, packet: Packet, *, is_shared: bool) -> None:
-        """Hand a packet to the sockets that it is for (`ip_local_deliver`).
-
-        Args:
-            device: The interface that they are told.
-            packet: The packet.
-            is_shared: Whether it came as multicast or broadcast.
-        """
-        key = device, packet.dst, packet.src, packet.dport, packet.protocol, is_shared
-        found = self._deliveries.get(key)
-        if found is None:
-            found = _remember(self._deliveries, key, self._find_receivers(device, packet, is_shared=is_shared))
-        for socket in found.sockets:
-            socket.enqueue(device, packet, found.local)
-        if packet.protocol == IGMP:
-            self._hear_igmp(device, packet)
-        elif is_shared:
-            return
-        elif packet.protocol == ICMP:
-            self._answer_echo(packet)
-        elif packet.is_datagram:
-            if all(each.is_raw for each in found.sockets):
-                self.send_error(packet, icmp.PORT_UNREACHABLE, packet.dst)
-        elif not found.sockets and packet.protocol != UDP:
-            self.send_error(packet, icmp.PROTOCOL_UNREACHABLE, packet.dst)
-
-    def _find_receivers(self, device: Device, packet: Packet, *, is_shared: bool) -> _Delivery:
-        matching = [each for each in self.sockets if each.matches(device, packet)]
-        if is_shared:
-            return _Delivery(matching, self.routes.answer_source(device, packet.src))
-        # One UDP socket gets a unicast datagram: one bound to the address, else to the interface, else the last one.
-        datagram = [each for each in matching if not each.is_raw]
-        best = max(datagram, key=lambda each: each.precedence(packet.dst), default=None)
-        return _Delivery([each for each in matching if each.is_raw or each is best], packet.dst)
-
-    def _is_valid_source(self, device: Device, packet: Packet) -> bool:
-        """Tell whether a source can be true (`fib_validate_source`, `ip_mc_validate_source`)."""
-        source, destination = packet.src, packet.dst
-        if is_group(source) or source == LIMITED_BROADCAST or source[0] == 127:
-            return False
-        if source[0] == 0:
-            may_lack_source = is_link_scoped(destination) or (is_group(destination) and packet.protocol == IGMP)
-            return source == ANY and (may_lack_source or destination == LIMITED_BROADCAST)
-        if self.owner(source) is not None:
-            return False  # A packet from elsewhere with one of this host's own addresses.
-        mode = self._reverse_path_filter(device)
-        if not mode:
-            return True
-        hop = self.routes.find(source)
-        return hop is not None and (mode != 1 or hop.device is device)
-
-    def _reverse_path_filter(self, device: Device) -> int:
-        """Return the mode of the interface: 0 off, 1 strict, 2 loose (linux Documentation/networking/ip-sysctl.rst)."""
-        names = ("all", device.name)
-        return max(int(self.sysctls.get(f"net.ipv4.conf.{name}.rp_filter", "0")) for name in names)
-
-    # Packets that go on
+    # Packets
 
     def transmit(self, device: Device, packet: Packet, next_hop: bytes) -> None:
         """Put a packet on an interface's link."""
         if device.link is not None and device.is_up and device.is_alive:
             device.link.transmit(device, packet, next_hop)
 
-    def _forward(self, _device: Device, packet: Packet) -> None:
-        """Send a packet on its way (`ip_forward`)."""
-        if packet.ttl <= 1:
-            self.send_error(packet, icmp.TTL_EXCEEDED)
-            return
-        hop = self.routes.find(packet.dst)
-        if hop is None:
-            self.send_error(packet, icmp.NET_UNREACHABLE)
-            return
-        size = 20 + len(packet.options) + len(packet.body())
-        if size > hop.device.mtu and packet.dont_fragment:
-            raise not_simulated("a packet that is longer than the MTU of a router's next link")
-        self.transmit(hop.device, packet.forwarded(), hop.gateway or packet.dst)
-
-    def _forward_group(self, device: Device, packet: Packet) -> None:
-        """Send a group's packet to all other links. A source's way in is where it was first heard."""
-        if packet.ttl <= 1 or is_link_scoped(packet.dst) or packet.src == ANY:
-            return
-        way_in = self._ways_in.setdefault((packet.src, packet.dst), device)
-        if not way_in.is_alive:
-            way_in = self._ways_in[packet.src, packet.dst] = device
-        if way_in is not device:
-            return
-        for each in list(self.devices.values()):
-            if each is not device and each.link is not None:
-                self.transmit(each, packet.forwarded(), packet.dst)
-
-    # What the kernel itself sends
-
-    def send_error(self, packet: Packet, kind: tuple[int, int], source: bytes = ANY) -> None:
-        """Tell the sender why a packet came in vain (ICMP), from an address that the routes choose by default."""
-        message = icmp.error_about(packet, kind)
-        if message is None or not (self.is_local(packet.src) or self._errors.allows(packet.src)):
-            return
-        # Internetwork control, and the TOS of the packet (linux net/ipv4/icmp.c, `__icmp_send`).
-        self._send_icmp(packet.src, source, message, packet.tos & 0x1E | 0xC0)
-
-    def _answer_echo(self, packet: Packet) -> None:
-        # Those to a group or to broadcast are ignored (net.ipv4.icmp_echo_ignore_broadcasts).
-        message = icmp.echo_reply(packet)
-        if message is not None:
-            self._send_icmp(packet.src, packet.dst, message, packet.tos)
-
-    def _send_icmp(self, destination: bytes, source: bytes, message: bytes, tos: int) -> None:
-        try:
-            flow = self.routes.flow(destination, source, 0, ICMP)
-        except OSError:
-            return
-        ttl, memory = self.sysctl_number("net.ipv4.ip_default_ttl"), memory_of(len(message), flow.device.mtu)
-        answer = Packet(flow.source, destination, ICMP, message, ttl, tos, dont_fragment=False, memory=memory)
-        if flow.is_local:
-            self.deliver(flow.seen, answer, is_shared=False)
-        else:
-            self.transmit(flow.device, answer, flow.next_hop)
-
-    # IGMP
-
     def note_group(self, device: Device, group: bytes) -> None:
-        """Report what has changed about a group of an interface, now and once more (RFC 3376 section 5.1)."""
+        """Note that a group of an interface has changed."""
         self.changed()
-        if device.link is None or not device.is_up or group == ALL_SYSTEMS:
-            return
-        counts = device.groups.get(group)
-        before = device.announced.pop(group, igmp.NOTHING)
-        after = igmp.NOTHING if counts is None else counts.state()
-        if counts is not None:
-            device.announced[group] = after
-        self._report(device, list(igmp.changes(group, before, after)), times=_REPORTS)
-
-    def _report(self, device: Device, records: list[igmp.Record], times: int = 1) -> None:
-        if not records:
-            return
-        source = self.routes.select_source(device, ANY)
-        source = source if device.owns(source) else ANY  # RFC 3376 section 4.2.13.
-        self.transmit(device, igmp.report(source, records), igmp.ALL_ROUTERS)
-        if times > 1:
-            when = self.clock.now() + self._chance.random() * igmp.UNSOLICITED_REPORT_INTERVAL
-            self.clock.at(when, lambda: self._report(device, records, times - 1))
-
-    def _hear_igmp(self, device: Device, packet: Packet) -> None:
-        if igmp.is_general_query(packet.payload) and device.link is not None:
-            when = self.clock.now() + self._chance.random() * igmp.QUERY_RESPONSE_INTERVAL
-            self.clock.at(when, lambda: self._answer_query(device))
-
-    def _answer_query(self, device: Device) -> None:
-        self._report(device, [igmp.current(group, state) for group, state in device.announced.items()])
-
-
-def _remember(known: dict[tuple[object, ...], T], key: tuple[object, ...], value: T) -> T:
-    """Keep what was worked out. Of too much, nothing is kept."""
-    if len(known) > _MANY:
-        known.clear()
-    known[key] = value
-    return value
+        self.reports.note(device, group)

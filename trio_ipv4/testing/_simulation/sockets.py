@@ -141,5 +141,8 @@ def _refused(name: str) -> Callable[..., NoReturn]:
     return call
 
 
-for _name in ("bind", "connect", "listen", "accept", "recv", "recvfrom", "recvmsg", "recv_into", "send", "sendto"):
+for _name in (
+    *("bind", "connect", "listen", "accept", "shutdown", "getpeername", "dup", "share", "is_readable"),
+    *("recv", "recv_into", "recvfrom", "recvfrom_into", "recvmsg", "recvmsg_into", "send", "sendto", "sendmsg"),
+):
     setattr(SimulatedTrioSocket, _name, _refused(_name))

@@ -466,6 +466,31 @@ async def test_lost_netlink_messages_are_noticed(net: SimulatedNetwork, autojump
     await a.run(program)
 
 
+async def test_a_storm_of_changes_overflows_the_buffer_and_is_noticed(
+    net: SimulatedNetwork, autojump_clock: Clock
+) -> None:
+    (a,) = lan(net, "a")
+
+    async def program() -> None:
+        async with watch_interfaces() as changes:
+            for _ in range(2):
+                await anext(changes)
+            for number in range(1000):  # Twice net.core.rmem_max holds some 180 messages.
+                a.attach(net.links[0], "fleeting", index=100 + number)
+                a.detach("fleeting")
+            a.attach(net.links[0], "last", index=7)
+            found = []
+            with trio.move_on_after(1):
+                while True:
+                    change = await anext(changes)
+                    found.append((change.kind, change.interface.name))
+            assert (InterfaceChangeKind.ADDED, "last") in found
+            assert len(found) < 1000
+            assert sum(name == "fleeting" for _, name in found) % 2 == 0
+
+    await a.run(program)
+
+
 async def test_closing_from_another_thread_wakes_who_waits(net: SimulatedNetwork) -> None:
     (a,) = lan(net, "a")
     conn = a.call(open_udp)

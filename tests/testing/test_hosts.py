@@ -96,6 +96,39 @@ async def test_a_route_decides(network: Network) -> None:
             assert (await hears.receive()).peer[0] == "198.18.0.1"
 
 
+async def test_a_host_does_not_hear_itself_over_the_link(network: Network) -> None:
+    """A packet from elsewhere with a source of this host's own is dropped (linux net/ipv4/fib_frontend.c)."""
+    a, b = network["a"], network["b"]
+    a.attach(network.links[0], "en1", "198.19.0.1/24")
+    async with (
+        a.call(open_udp, "0.0.0.0", PORT) as own,
+        b.call(open_udp, "0.0.0.0", PORT) as other,
+        a.call(open_udp) as tells,
+        own.joined("en1", GROUP),
+        other.joined("en0", GROUP),
+    ):
+        tells.multicast_interface = "en0"
+        other.multicast_interface = "en0"
+        with trio.fail_after(20):
+            await tells.send_to(b"from a", (str(GROUP), PORT))
+            assert (await other.receive()).payload == b"from a"
+            await other.send_to(b"from b", (str(GROUP), PORT))
+            heard = await own.receive()
+        assert (heard.payload, heard.control.ifindex) == (b"from b", a.interfaces[1].index)
+
+
+async def test_an_address_is_answered_for_on_any_interface(network: Network) -> None:
+    """The weak host model (RFC 1122 section 3.3.4.2)."""
+    a, b = network["a"], network["b"]
+    a.set_up("en0", False)
+    a.attach(network.links[0], "en1", "198.18.0.99/24")
+    async with a.call(open_udp, "0.0.0.0", PORT) as hears, b.call(open_udp) as tells:
+        await tells.send_to(b"x", ("198.18.0.1", PORT))
+        with trio.fail_after(20):
+            heard = await hears.receive()
+        assert (str(heard.control.dst), heard.control.ifindex) == ("198.18.0.1", a.interfaces[1].index)
+
+
 def test_a_sysctl_can_be_set(network: Network) -> None:
     a = network["a"]
     a.set_sysctl("net.ipv4.igmp_max_memberships", 0)

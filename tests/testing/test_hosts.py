@@ -50,6 +50,10 @@ async def test_an_interface_that_is_attached_can_be_used_at_once(network: Networ
             assert (await hears.receive()).peer[0] == "198.18.77.1"
 
 
+def test_a_link_can_be_named_by_its_number(network: Network) -> None:
+    assert network["a"].attach(0, "en1", "198.18.1.1/24") in network["a"].interfaces
+
+
 def test_what_is_detached_is_gone_with_its_addresses_and_groups(network: Network) -> None:
     a = network["a"]
     conn = a.call(open_udp)
@@ -171,7 +175,7 @@ async def test_start_hands_the_task_status_on(network: Network) -> None:
     [
         (lambda host, link: host.attach(link, "en0"), ValueError, "a has an interface 'en0' already"),
         (lambda host, link: host.attach(link, "a/b"), ValueError, "1 to 15 octets"),
-        (lambda host, link: host.attach(7, "x"), TypeError, "got 7"),
+        (lambda host, link: host.attach(7, "x"), TypeError, "a link of this network, or its number, 0 to 0, got 7"),
         (lambda host, link: host.attach(link, "x", "198.18.0.9"), ValueError, "with its prefix length"),
         (lambda host, link: host.rename("en0", "lo"), ValueError, "a has an interface 'lo' already"),
         (lambda host, link: host.add_address("en0", "198.18.0.1/24"), ValueError, "already"),

@@ -372,7 +372,11 @@ async def test_after_the_end_hosts_are_closed() -> None:
         (lambda a, link: a.attach(link, "en0"), ValueError, "a has an interface 'en0' already"),
         (lambda a, link: a.attach(link, "x", index=2), ValueError, "a has an interface with index 2 already: en0"),
         (lambda a, link: a.attach(link, "a" * 16), ValueError, "1 to 15 octets"),
-        (lambda a, link: a.attach("link0", "x"), TypeError, "link must be a link of this network, got 'link0'"),
+        (
+            lambda a, link: a.attach("link0", "x"),
+            TypeError,
+            "a link of this network, or its number, 0 to 0, got .link0.",
+        ),
         (lambda a, link: a.attach(link, "x", "198.18.0.1/33"), ValueError, "prefix length, .*got '198.18.0.1/33'"),
         (lambda a, link: a.add_address("en0", "198.18.0.9"), ValueError, "prefix length, .*got '198.18.0.9'"),
         (lambda a, link: a.detach("x"), KeyError, "a has no interface 'x', only lo, en0"),

@@ -103,7 +103,7 @@ class Host(Protocol):
         """Plug an interface into a link, and set it up.
 
         Args:
-            link: A `Link` of the same network.
+            link: A `Link` of the same network, or its number in `links`.
             name: The interface's name: 1 to 15 octets.
             address: Its address with the prefix length; by default none.
             index: Its index; by default the next one.
@@ -172,6 +172,16 @@ class Network(Protocol):
     def links(self) -> Sequence[Link]:
         """The links, in the order in which they were made."""
         raise NotImplementedError
+
+
+def find_link(link: object, links: Sequence[T]) -> T:
+    """Find a link of a network, given itself or its number."""
+    if isinstance(link, int) and not isinstance(link, bool) and 0 <= link < len(links):
+        return links[link]
+    for each in links:
+        if each is link:
+            return each
+    raise TypeError(f"link must be a link of this network, or its number, 0 to {len(links) - 1}, got {link!r}")
 
 
 def to_own_address(address: object) -> IPv4Interface:

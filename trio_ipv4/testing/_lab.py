@@ -78,8 +78,9 @@ def open_lab(
     plan, links = _plan(hosts, links, router=router)
     with contextlib.ExitStack() as stack:
         switch = LabHost("switch", stack.enter_context(Namespace()))
-        members = {name: LabHost(name, stack.enter_context(Namespace()), ends, switch) for name, ends in plan.items()}
-        lab = Lab(switch, members, [LabLink(switch, number) for number in range(links)])
+        made = [LabLink(switch, number) for number in range(links)]
+        members = {name: LabHost(name, stack.enter_context(Namespace()), ends, made) for name, ends in plan.items()}
+        lab = Lab(switch, members, made)
         _connect(switch, members.values(), links)
         for host in members.values():
             _configure(host, router=router)

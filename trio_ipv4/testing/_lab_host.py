@@ -21,7 +21,7 @@ from trio_ipv4 import Interface, InterfaceFlags, interfaces
 from trio_ipv4._kernel.system import CURRENT
 from trio_ipv4._values.fields import to_address, to_integer
 from trio_ipv4._values.interface import MAX_IFINDEX
-from trio_ipv4.testing._hosts import check_free, run_on, to_own_address
+from trio_ipv4.testing._hosts import check_free, find_link, run_on, to_own_address
 from trio_ipv4.testing._systems import CalledSystem, HostSystem
 from trio_ipv4.testing._tables import igmp_groups
 
@@ -53,10 +53,10 @@ class LabHost:
         name: str,
         namespace: Namespace,
         ends: Mapping[str, IPv4Interface] = types.MappingProxyType({}),
-        switch: LabHost | None = None,
+        links: Sequence[LabLink] = (),
     ) -> None:
         self.name: Final = name
-        self._switch: Final = switch
+        self._links: Final = links
         self._namespace: Final = namespace
         self._ends: Final = ends
         self._system: Final = HostSystem(namespace)
@@ -126,7 +126,7 @@ class LabHost:
     def attach(
         self, link: Any, name: str, address: str | None = None, *, index: int | None = None, mtu: int = 1500
     ) -> Interface:
-        """Plug an interface into a link of `lab.links`, and set it up, as `Host.attach` says.
+        """Plug an interface into a link, one of `lab.links` or its number, and set it up, as `Host.attach` says.
 
         It is ready when this returns: the port forwards, and the interface runs.
 
@@ -134,12 +134,11 @@ class LabHost:
             subprocess.CalledProcessError: `ip` refused.
             TimeoutError: The link was not up after 10 seconds.
         """
-        if not isinstance(link, LabLink):
-            raise TypeError(f"link must be one of lab.links, got {link!r}")
+        found = find_link(link, self._links)
         own = None if address is None else to_own_address(address)
         check_free(name, index, self.call(interfaces), self.name)
         with_index = "" if index is None else f"index {to_integer(index, 'index', 1, MAX_IFINDEX)}"
-        link.plug(f"mtu {mtu} type veth peer name {name} mtu {mtu} {with_index} netns {self.namespace}")
+        found.plug(f"mtu {mtu} type veth peer name {name} mtu {mtu} {with_index} netns {self.namespace}")
         script = [] if own is None else [f"address add {own} broadcast + dev {name}"]
         self.call(run_script, [*script, f"link set {name} up"])
         wait_until(lambda: self._is_connected(name))
@@ -211,9 +210,9 @@ class LabHost:
         if InterfaceFlags.RUNNING not in self._interface(name).flags:
             return False
         (own,) = json.loads(self.ip("-json", "link", "show", "dev", name))
-        if self._switch is None or "link_index" not in own:
+        if "link_index" not in own:
             return True
-        ports = json.loads(self._switch.ip("-details", "-json", "link", "show", "type", "bridge_slave"))
+        ports = json.loads(self._links[0].switch.ip("-details", "-json", "link", "show", "type", "bridge_slave"))
         states = {each["ifindex"]: each["linkinfo"]["info_slave_data"]["state"] for each in ports if each}
         return bool(states.get(own["link_index"], "forwarding") == "forwarding")
 
@@ -253,8 +252,8 @@ class LabLink:
 
     def __init__(self, switch: LabHost, number: int) -> None:
         self.name: Final = f"br{number}"
+        self.switch: Final = switch
         self._number: Final = number
-        self._switch: Final = switch
         self._count: Final = itertools.count(1)
 
     def plug(self, cable: str) -> None:
@@ -264,7 +263,7 @@ class LabLink:
         # Only beside an index of its own is the far end's obeyed (linux drivers/net/veth.c, `veth_newlink`).
         index = _PORT_INDEXES * (self._number + 1) + number
         add = f"link add {port} index {index} master {self.name} up {cable}"
-        self._switch.call(run_script, [add, f"link set {port} type bridge_slave mcast_fast_leave on"])
+        self.switch.call(run_script, [add, f"link set {port} type bridge_slave mcast_fast_leave on"])
 
     def __repr__(self) -> str:
         return f"<Link {self.name}>"

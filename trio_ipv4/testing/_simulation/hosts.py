@@ -12,15 +12,15 @@ from trio_ipv4 import Interface
 from trio_ipv4._kernel.system import CURRENT
 from trio_ipv4._values.fields import to_address, to_integer
 from trio_ipv4._values.interface import MAX_IFINDEX
-from trio_ipv4.testing._hosts import check_free, run_on, to_own_address
+from trio_ipv4.testing._hosts import check_free, find_link, run_on, to_own_address
 from trio_ipv4.testing._simulation.devices import Device
-from trio_ipv4.testing._simulation.links import SimulatedLink
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from trio_ipv4._values.fields import AddressLike
     from trio_ipv4.testing._simulation.devices import Address
+    from trio_ipv4.testing._simulation.links import SimulatedLink
     from trio_ipv4.testing._simulation.machine import Machine
     from trio_ipv4.testing._simulation.world import World
 
@@ -33,8 +33,9 @@ Ts = TypeVarTuple("Ts")
 class SimulatedHost:
     """A host of a simulated network: a `Host`. Made by `SimulatedNetwork.host`. `name` is its name."""
 
-    def __init__(self, world: World, machine: Machine) -> None:
+    def __init__(self, world: World, machine: Machine, links: Sequence[SimulatedLink]) -> None:
         self.name: Final = machine.name
+        self._links: Final = links
         self._world: Final = world
         self._machine: Final = machine
 
@@ -74,13 +75,12 @@ class SimulatedHost:
         self, link: Any, name: str, address: str | None = None, *, index: int | None = None, mtu: int = 1500
     ) -> Interface:
         """Plug an interface into a link, and set it up, as `Host.attach` says."""
-        if not isinstance(link, SimulatedLink):
-            raise TypeError(f"link must be a link of this network, got {link!r}")
+        found = find_link(link, self._links)
         own = None if address is None else to_own_address(address)
         machine = self._begin()
         self._check_free(name, index)
         number = machine.next_index() if index is None else to_integer(index, "index", 1, MAX_IFINDEX)
-        device = Device(machine, number, name, to_integer(mtu, "mtu", 68, 65536), link)
+        device = Device(machine, number, name, to_integer(mtu, "mtu", 68, 65536), found)
         machine.attach(device)
         if own is not None:
             machine.add_address(device, own)

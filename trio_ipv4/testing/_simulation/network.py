@@ -188,5 +188,5 @@ class SimulatedNetwork(Mapping[str, SimulatedHost]):
             raise ValueError(f"this network has a host {name!r} already")
         machine = Machine(self._world, name, is_router=is_router, privileged=privileged)
         self._world.machines[name] = machine
-        self._hosts[name] = host = SimulatedHost(self._world, machine)
+        self._hosts[name] = host = SimulatedHost(self._world, machine, self._links)
         return host

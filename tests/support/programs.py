@@ -33,7 +33,9 @@ Outcome = Any
 Heard = tuple[Any, ...]
 """Who got a datagram, and all facts that came with it."""
 
-_PATIENCE: Final = 0.3
+_HOST_UNREACHABLE: Final = b"\3\1"
+"""ARP gives up after three seconds: the kernel may tell so in the middle of a program."""
+_PATIENCE: Final = 5
 _MOMENT: Final = 0.0005
 """In seconds: how long to wait for what has to come, and for what must not."""
 _EPHEMERAL: Final = 32768
@@ -186,6 +188,8 @@ class World:
         controls = _column(received.controls, len(received.payloads))
         flags = received.flags or [0] * len(received.payloads)
         for payload, name, control, flag in zip(received.payloads, names, controls, flags, strict=True):
+            if self.sockets[slot].kind == SOCK_RAW and payload[20:22] == _HOST_UNREACHABLE:
+                continue
             facts = ControlMessage.parse(control)
             interface = self.name(slot, facts.ifindex)
             address, port = structs.parse_sockaddr_in(name)

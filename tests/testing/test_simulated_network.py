@@ -664,6 +664,19 @@ async def test_a_router_tells_the_sender_that_the_ttl_is_used_up(net: SimulatedN
         assert (error.payload[:2], error.peer[0]) == (bytes([ICMPType.DESTINATION_UNREACHABLE, 3]), "198.18.1.2")
 
 
+async def test_a_host_that_is_not_there_is_told_after_three_seconds(
+    net: SimulatedNetwork, autojump_clock: Clock
+) -> None:
+    a, _, _ = routed(net)
+    async with a.call(open_ip, 1) as icmp, a.call(open_udp) as tells:
+        for destination, reporter in (("198.18.0.77", "198.18.0.1"), ("198.18.1.77", "198.18.0.254")):
+            sent = trio.current_time()
+            await tells.send_to(b"x", (destination, PORT))
+            error = await icmp.receive()
+            assert (error.payload[:2], error.peer[0]) == (bytes([ICMPType.DESTINATION_UNREACHABLE, 1]), reporter)
+            assert trio.current_time() == pytest.approx(sent + 3)
+
+
 async def test_the_reverse_path_filter_drops_what_came_the_wrong_way(
     net: SimulatedNetwork, autojump_clock: Clock
 ) -> None:

@@ -27,6 +27,8 @@ T = TypeVar("T")
 
 _MANY: Final = 4096
 _MAX_MTU: Final = 65535
+_ARP_SECONDS: Final = 3.0
+"""ARP asks three times, with a second between (net.ipv4.neigh.default.mcast_solicit, retrans_time_ms)."""
 
 
 class _Fate(NamedTuple):
@@ -170,6 +172,11 @@ class Input:
                 self._machine.transmit(each, packet.forwarded(), packet.dst)
 
     # What the host itself sends
+
+    def give_up(self, packet: Packet) -> None:
+        """Tell the sender, in a while, that nobody has the address (linux net/ipv4/arp.c, `arp_error_report`)."""
+        clock = self._machine.clock
+        clock.at(clock.now() + _ARP_SECONDS, lambda: self._send_error(packet, icmp.HOST_UNREACHABLE))
 
     def _send_error(self, packet: Packet, kind: tuple[int, int], source: bytes = ANY) -> None:
         """Tell the sender why a packet came in vain (ICMP), from an address that the routes choose by default."""

@@ -220,6 +220,8 @@ class SimulatedLink:
             return []
         # A host answers for any of its addresses on any interface (ip-sysctl.rst: arp_ignore).
         up = [each for each in others if each.is_up and each.machine.is_local(next_hop)]
+        if not up:
+            sender.machine.input.give_up(packet)
         return sorted(up, key=lambda each: not each.owns(next_hop))[:1]
 
     def _carry(self, sender: Device, receiver: Device, packet: Packet) -> None:

@@ -55,8 +55,8 @@ class Way(NamedTuple):
     tos: int
     is_looped: bool
     leaves: bool
-    sizes: dict[int, tuple[int, bool]]
-    """By length above the IP header: the memory that a packet counts, and whether it is not fragmented."""
+    sizes: dict[int, tuple[int, int, bool]]
+    """By length of the payload: the memory that it counts, and if it is looped; whether it is not fragmented."""
 
 
 @final
@@ -217,7 +217,7 @@ class Traffic:
         if socket.is_raw and socket.protocol == ICMP and len(payload) < _ICMP_TYPE:
             refuse(errno.EFAULT)  # Linux reads type and code for its firewall (`raw_probe_proto_opt`).
         flow = way.flow
-        memory, is_whole = way.sizes.get(len(payload)) or self._size(way, len(payload))
+        memory, looped, is_whole = way.sizes.get(len(payload)) or self._size(way, len(payload))
         packet = Packet(
             flow.source,
             flow.destination,
@@ -230,18 +230,18 @@ class Traffic:
             is_whole,
             0 if is_whole else socket.system.new_number() & 0xFFFF,
             socket.ip_options,
-            memory,
+            looped,
         )
-        self._emit(way, packet)
+        self._emit(way, packet, memory)
 
-    def _size(self, way: Way, length: int) -> tuple[int, bool]:
+    def _size(self, way: Way, length: int) -> tuple[int, int, bool]:
         """Work out what a payload of so many octets takes."""
         socket, mtu = self._socket, way.flow.device.mtu
         above = length + (0 if socket.is_raw else _UDP_HEADER)
         whole = above + _IP_HEADER + len(socket.ip_options)
         if whole > _MAX_PACKET:
             refuse(errno.EMSGSIZE)
-        found = way.sizes[length] = memory_of(above, mtu), whole <= mtu
+        found = way.sizes[length] = memory_of(above, mtu), memory_of(above, mtu, is_looped=True), whole <= mtu
         return found
 
     def _send_with_header(self, payload: bytes, name: bytes, control: bytes) -> None:
@@ -264,13 +264,14 @@ class Traffic:
         if not packet.id and not packet.dont_fragment:
             packet.id = machine.new_number() & 0xFFFF
         packet.memory = memory_of(len(payload) - _IP_HEADER, _MAX_PACKET)
-        self._emit(way._replace(leaves=_leaves(way.flow, packet.ttl)), packet)
+        self._emit(way._replace(leaves=_leaves(way.flow, packet.ttl)), packet, packet.memory)
 
-    def _emit(self, way: Way, packet: Packet) -> None:
+    def _emit(self, way: Way, packet: Packet, memory: int) -> None:
         machine, flow = self._socket.system, way.flow
         if way.is_looped:
             machine.input.deliver(flow.seen, packet, is_shared=flow.is_shared)
         if way.leaves:
+            packet.memory = memory
             machine.transmit(flow.device, packet, flow.next_hop)
 
     def _find_way(self, name: bytes, control: bytes, *, any_source: bool = False) -> Way:

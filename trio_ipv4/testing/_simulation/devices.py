@@ -121,6 +121,20 @@ class Device:
         """Tell whether the interface has an address."""
         return any(each.packed == address for each in self.addresses)
 
+    def preferred_source(self, own: bytes) -> bytes:
+        """Return the source towards one of the interface's own addresses: towards a secondary one, its primary.
+
+        All of 127/8 is an interface's that has an address of it (linux net/ipv4/fib_frontend.c, `fib_add_ifaddr`).
+        """
+        for each in self.addresses:
+            if not each.is_secondary and each.covers(own) and not self.is_primary(own):
+                return each.packed
+        return own
+
+    def is_primary(self, address: bytes) -> bool:
+        """Tell whether the interface has an address, and not as a secondary one."""
+        return any(each.packed == address and not each.is_secondary for each in self.addresses)
+
     def is_broadcast(self, address: bytes) -> bool:
         """Tell whether an address is the broadcast address of one of its networks."""
         return self.is_up and any(each.broadcast == address for each in self.addresses)

@@ -36,6 +36,8 @@ class InternetSocket(BaseSocket):
         super().__init__(machine, structs.AF_INET, kind, protocol)
         self.is_raw: Final = kind == structs.SOCK_RAW
         self.address: bytes = ANY
+        self.source: bytes = ANY
+        """The source address that the socket was bound to; none, if that was no address of a host (`inet_bind`)."""
         self.port = 0
         self.precedence_number = 0
         self.device: int = 0
@@ -58,13 +60,6 @@ class InternetSocket(BaseSocket):
     @property
     def has_something(self) -> bool:
         return bool(self.queue)
-
-    @property
-    def source(self) -> bytes:
-        """The source address that the socket was bound to: none, if that is no address of a host (`inet_bind`)."""
-        address = self.address
-        shared = is_group(address) or address == LIMITED_BROADCAST or self.system.broadcast_device(address) is not None
-        return ANY if shared else address
 
     def release(self) -> None:
         self.memberships.leave_all()
@@ -94,6 +89,7 @@ class InternetSocket(BaseSocket):
                 refuse(errno.EACCES)
             self._take_port(local, port)
         self.address = local
+        self.source = ANY if machine.is_shared(local) else local
         machine.changed()
 
     def bind_somewhere(self) -> None:

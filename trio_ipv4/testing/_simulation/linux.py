@@ -52,12 +52,13 @@ _TAIL: Final = 212
 """A second fragment of up to so many octets fits into the first one's buffer."""
 
 
-def memory_of(length: int, mtu: int) -> int:
+def memory_of(length: int, mtu: int, *, is_looped: bool = False) -> int:
     """Return what a datagram counts in a receive buffer (`skb->truesize`): more than its octets.
 
     Args:
         length: The octets above the IP header.
         mtu: That of the sender's interface, which decides on fragments.
+        is_looped: Whether it never was on a link, so that nothing had to be reassembled.
     """
     room = (mtu - 20) // 8 * 8
     if length <= mtu - 20:
@@ -65,7 +66,7 @@ def memory_of(length: int, mtu: int) -> int:
     whole, rest = divmod(length, room)
     parts = [room] * whole + ([rest] if rest else [])
     counted = [_memory_of_one(part) for part in parts]
-    if len(parts) == 2 and parts[1] <= _TAIL:
+    if len(parts) == 2 and parts[1] <= _TAIL and not is_looped:
         counted.pop()
     return sum(counted)
 

@@ -97,8 +97,9 @@ class Routes:
         """Return the address that this host would use towards a sender (`fib_compute_spec_dst`)."""
         if peer == ANY:
             return self.select_source(device, peer, _LINK)
-        if self._machine.is_local(peer):
-            return peer if peer[0] != 127 else _LOCALHOST
+        owner = self._machine.owner(peer)
+        if owner is not None and not self._machine.is_shared(peer):
+            return owner.preferred_source(peer)
         hop = self.find(peer)
         return self.select_source(device, peer) if hop is None else self.select_source(hop.device, hop.gateway or peer)
 
@@ -176,7 +177,7 @@ class Routes:
             return self._make(shared, destination, source, destination)
         owner = machine.owner(destination)
         if owner is not None and device in (None, owner):
-            source = source if source != ANY else destination
+            source = source if source != ANY else owner.preferred_source(destination)
             return self._make(machine.devices[LOOPBACK], destination, source, destination, owner)
         hop = self.find(destination, device)
         if hop is None:

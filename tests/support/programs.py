@@ -53,6 +53,8 @@ def lab_world() -> Iterator[World]:
     with open_lab(HOSTS, links=2) as lab:
         for link in lab.links:
             lab.switch.ip("link", "set", link.name, "type", "bridge", "mcast_snooping", "0")
+        for host in lab.values():
+            host.set_sysctl("net.ipv4.icmp_ratelimit", 0)
         world = LabWorld(lab)
         with contextlib.closing(world):
             yield world
@@ -67,6 +69,7 @@ def simulated_world() -> Iterator[World]:
             host = network.host(name)
             for interface, link in zip(INTERFACES, links, strict=True):
                 host.attach(link, interface, home(name, interface))
+            host.set_sysctl("net.ipv4.icmp_ratelimit", 0)
         with contextlib.closing(World(network)) as world:
             yield world
 

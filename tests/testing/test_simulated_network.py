@@ -664,6 +664,27 @@ async def test_a_router_tells_the_sender_that_the_ttl_is_used_up(net: SimulatedN
         assert (error.payload[:2], error.peer[0]) == (bytes([ICMPType.DESTINATION_UNREACHABLE, 3]), "198.18.1.2")
 
 
+async def test_icmp_errors_come_at_a_limited_rate(net: SimulatedNetwork, autojump_clock: Clock) -> None:
+    a, b = lan(net, "a", "b")
+
+    async def errors() -> int:
+        """Send ten datagrams to a port that nobody has."""
+        count = 0
+        for _ in range(10):
+            await tells.send_to(b"x", ("198.18.0.2", PORT))
+        with trio.move_on_after(1):
+            while True:
+                await icmp.receive()
+                count += 1
+        return count
+
+    async with a.call(open_ip, 1) as icmp, a.call(open_udp) as tells:
+        assert await errors() == 6
+        assert await errors() == 1  # A second later.
+        b.set_sysctl("net.ipv4.icmp_ratelimit", 0)
+        assert await errors() == 10
+
+
 async def test_a_host_that_is_not_there_is_told_after_three_seconds(
     net: SimulatedNetwork, autojump_clock: Clock
 ) -> None:

@@ -23,21 +23,23 @@ _INFORMATIONAL: Final = frozenset({0, 8, 9, 10, 13, 14, 15, 16, 17, 18})
 _MAX_ERROR: Final = 576
 """How long an error may be, in octets (RFC 1812 section 4.3.2.3)."""
 _BURST: Final = 6
-"""Errors to one host in one go; then one a second (linux net/ipv4/route.c, `inet_peer_xrlim_allow`)."""
+"""Errors to one host in one go (linux net/ipv4/route.c, `inet_peer_xrlim_allow`)."""
 
 
 class ErrorRate:
-    """How many errors a host may send to each other host: net.ipv4.icmp_ratelimit, one a second, in bursts of six."""
+    """How many errors a host may send to each other host: one per net.ipv4.icmp_ratelimit, in bursts of six."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock: Final = clock
         self._tokens: Final[dict[bytes, tuple[float, float]]] = {}
 
-    def allows(self, peer: bytes) -> bool:
-        """Tell whether one more may go to a host, and count it."""
+    def allows(self, peer: bytes, milliseconds: int) -> bool:
+        """Tell whether one more may go to a host, and count it. With 0 milliseconds between two there is no limit."""
+        if not milliseconds:
+            return True
         now = self._clock.now()
         tokens, before = self._tokens.get(peer, (float(_BURST), now))
-        tokens = min(float(_BURST), tokens + now - before)
+        tokens = min(float(_BURST), tokens + (now - before) * 1000 / milliseconds)
         is_allowed = tokens >= 1
         self._tokens[peer] = tokens - is_allowed, now
         return is_allowed

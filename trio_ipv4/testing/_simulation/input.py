@@ -181,7 +181,8 @@ class Input:
     def _send_error(self, packet: Packet, kind: tuple[int, int], source: bytes = ANY) -> None:
         """Tell the sender why a packet came in vain (ICMP), from an address that the routes choose by default."""
         message = icmp.error_about(packet, kind)
-        if message is None or not (self._machine.is_local(packet.src) or self._errors.allows(packet.src)):
+        limit = 0 if self._machine.is_local(packet.src) else self._machine.sysctl_number("net.ipv4.icmp_ratelimit")
+        if message is None or not self._errors.allows(packet.src, limit):
             return
         # Internetwork control, and the TOS of the packet (linux net/ipv4/icmp.c, `__icmp_send`).
         self._send_icmp(packet.src, source, message, packet.tos & 0x1E | 0xC0)

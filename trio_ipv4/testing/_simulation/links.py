@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
 import attrs
 
 from trio_ipv4.testing._simulation import igmp
-from trio_ipv4.testing._simulation.packets import IGMP, LIMITED_BROADCAST, is_group, is_link_scoped
+from trio_ipv4.testing._simulation.packets import IGMP, is_group, is_link_scoped
 
 if TYPE_CHECKING:
     from random import Random
@@ -214,7 +214,8 @@ class SimulatedLink:
             others = self._others[sender] = [each for each in self._devices if each is not sender]
         if is_group(packet.dst):
             return [each for each in others if self._wants(each, packet.dst)] if self._conditions.snooping else others
-        if next_hop == LIMITED_BROADCAST or sender.is_broadcast(next_hop):
+        # To a broadcast address of whatever interface of the sender (linux net/ipv4/arp.c, `arp_constructor`).
+        if sender.machine.is_shared(next_hop):
             return others
         if next_hop[0] == 127:
             return []

@@ -37,6 +37,7 @@ SYSCTLS: Final[Mapping[str, str]] = {
     "net.core.wmem_default": "212992",
     "net.core.wmem_max": "212992",
     "net.ipv4.conf.all.rp_filter": "0",
+    "net.ipv4.icmp_ratelimit": "1000",
     "net.ipv4.igmp_max_memberships": "20",
     "net.ipv4.igmp_max_msf": "10",
     "net.ipv4.ip_default_ttl": "64",

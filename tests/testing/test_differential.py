@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.usefixtures("needs_lab")
 
 WANTED = os.environ.get("TRIO_IPV4_PROGRAMS")
-PROGRAMS = int(WANTED or 80)
+PROGRAMS = int(WANTED or 100)
 """How many programs to try. By default the same ones each time, so that CI does not depend on luck; else other ones."""
 SLOTS = range(5)
 PORTS = 5000, 5001
@@ -75,6 +75,10 @@ class Programs(RuleBasedStateMachine):
         self.raw: dict[int, int] = {}
         self.sharers: dict[int, tuple[object, ...]] = {}
         self.count = 0
+        # A program begins with a socket on each host that hears the group, and with one for another protocol.
+        for slot, protocol in enumerate((0, 0, PROTOCOL)):
+            self.make(slot, HOSTS[slot % 2], PORTS[0], "0.0.0.0", "SO_REUSEADDR", protocol, slot == 0)
+            self.both("join", slot, "MCAST_JOIN_GROUP", "en0", GROUPS[0])
 
     def teardown(self) -> None:
         self.stack.close()
@@ -107,6 +111,9 @@ class Programs(RuleBasedStateMachine):
         hears_all=st.booleans(),
     )
     def open(self, slot: int, host: str, port: int, address: str, shared: str, protocol: int, hears_all: bool) -> None:
+        self.make(slot, host, port, address, shared, protocol, hears_all)
+
+    def make(self, slot: int, host: str, port: int, address: str, shared: str, protocol: int, hears_all: bool) -> None:
         if slot in self.raw:
             self.both("end", slot)
         self.raw[slot] = protocol

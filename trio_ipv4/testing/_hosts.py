@@ -30,7 +30,6 @@ class Link(Protocol):
     @property
     def name(self) -> str:
         """Its name."""
-        raise NotImplementedError
 
 
 class Host(Protocol):
@@ -43,17 +42,14 @@ class Host(Protocol):
     @property
     def name(self) -> str:
         """Its name."""
-        raise NotImplementedError
 
     @property
     def interfaces(self) -> tuple[Interface, ...]:
         """The interfaces as they are now, loopback aside, in the order in which they were attached."""
-        raise NotImplementedError
 
     @property
     def addresses(self) -> tuple[IPv4Address, ...]:
         """The addresses of these interfaces, in their order."""
-        raise NotImplementedError
 
     async def run(
         self,
@@ -80,7 +76,6 @@ class Host(Protocol):
         Raises:
             trio.ClosedResourceError: In the function, when it opens or lists something: the network has ended.
         """
-        raise NotImplementedError
 
     def call(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Call a synchronous function on the host: the connections that it opens belong to the host.
@@ -89,7 +84,6 @@ class Host(Protocol):
             TypeError: `function` is a coroutine function, which would run later, elsewhere: see `run`.
             trio.ClosedResourceError: The network has ended.
         """
-        raise NotImplementedError
 
     def attach(
         self,
@@ -112,7 +106,6 @@ class Host(Protocol):
         Raises:
             ValueError: The name or the index is in use, or is none.
         """
-        raise NotImplementedError
 
     def detach(self, name: str) -> None:
         """Unplug an interface: it is gone, and so are its addresses and the memberships on it.
@@ -120,27 +113,21 @@ class Host(Protocol):
         Raises:
             KeyError: There is no such interface.
         """
-        raise NotImplementedError
 
     def set_up(self, name: str, up: bool = True) -> None:  # noqa: FBT002  # As in the contract.
         """Set an interface up, or down. Its addresses and memberships stay. KeyError: as for `detach`."""
-        raise NotImplementedError
 
     def set_mtu(self, name: str, mtu: int) -> None:
         """Set an interface's MTU, in octets. With less than 68 it has no IPv4. KeyError: as for `detach`."""
-        raise NotImplementedError
 
     def rename(self, name: str, new_name: str) -> None:
         """Give an interface another name. KeyError: as for `detach`. ValueError: the new name is in use."""
-        raise NotImplementedError
 
     def add_address(self, name: str, address: str) -> None:
         """Give an interface one address more, with its prefix length. KeyError: as for `detach`."""
-        raise NotImplementedError
 
     def remove_address(self, name: str, address: str) -> None:
         """Take an address of an interface away. KeyError: there is no such interface, or it has no such address."""
-        raise NotImplementedError
 
     def add_route(self, destination: str, *, via: AddressLike | None = None, interface: str | None = None) -> None:
         """Add a route to a network such as ``"224.0.0.0/4"``, through a gateway, an interface, or both.
@@ -149,18 +136,15 @@ class Host(Protocol):
             KeyError: There is no such interface.
             ValueError: Neither is given, or the gateway is in no network of an interface that is up.
         """
-        raise NotImplementedError
 
     def set_sysctl(self, name: str, value: int | str) -> None:
         """Set a sysctl, such as ``"net.ipv4.igmp_max_memberships"``. KeyError: there is none of that name here."""
-        raise NotImplementedError
 
     def groups(self) -> Mapping[tuple[int, IPv4Address], int]:
         """Return how many users each group has, by interface index and group, as the host's kernel counts them.
 
         The kernel itself is a user of 224.0.0.1 on every interface that is up.
         """
-        raise NotImplementedError
 
 
 class Network(Protocol):
@@ -171,7 +155,6 @@ class Network(Protocol):
     @property
     def links(self) -> Sequence[Link]:
         """The links, in the order in which they were made."""
-        raise NotImplementedError
 
 
 def find_link(link: object, links: Sequence[T]) -> T:

@@ -78,14 +78,15 @@ class Input:
         """Decide what becomes of a packet that came in (`ip_route_input_slow`)."""
         source, destination = packet.src, packet.dst
         is_usable = device.is_alive and device.is_up and device.has_ipv4
-        if not is_usable or not self._is_valid_source(device, packet):
+        is_martian = destination[0] in (0, 127) or not self._is_valid_source(device, packet)
+        if not is_usable or is_martian:
             return _Fate()
         if is_group(destination):
             hears = device.hears(destination, source) or (packet.protocol == IGMP and destination in device.groups)
             return _Fate(is_local=hears, is_forwarded=self._machine.is_router, is_shared=True)
         if self._machine.is_shared(destination):
             return _Fate(is_local=True, is_shared=True)
-        if destination[0] != 127 and self._machine.owner(destination) is not None:
+        if self._machine.owner(destination) is not None:
             return _Fate(is_local=True)
         return _Fate(is_forwarded=self._machine.sysctls["net.ipv4.ip_forward"] != "0")
 

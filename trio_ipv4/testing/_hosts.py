@@ -30,6 +30,7 @@ class Link(Protocol):
     @property
     def name(self) -> str:
         """Its name."""
+        raise NotImplementedError
 
 
 class Host(Protocol):
@@ -42,14 +43,17 @@ class Host(Protocol):
     @property
     def name(self) -> str:
         """Its name."""
+        raise NotImplementedError
 
     @property
     def interfaces(self) -> tuple[Interface, ...]:
         """The interfaces as they are now, loopback aside, in the order in which they were attached."""
+        raise NotImplementedError
 
     @property
     def addresses(self) -> tuple[IPv4Address, ...]:
         """The addresses of these interfaces, in their order."""
+        raise NotImplementedError
 
     async def run(
         self,
@@ -76,6 +80,7 @@ class Host(Protocol):
         Raises:
             trio.ClosedResourceError: In the function, when it opens or lists something: the network has ended.
         """
+        raise NotImplementedError
 
     def call(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Call a synchronous function on the host: the connections that it opens belong to the host.
@@ -84,6 +89,7 @@ class Host(Protocol):
             TypeError: `function` is a coroutine function, which would run later, elsewhere: see `run`.
             trio.ClosedResourceError: The network has ended.
         """
+        raise NotImplementedError
 
     def attach(
         self,
@@ -106,6 +112,7 @@ class Host(Protocol):
         Raises:
             ValueError: The name or the index is in use, or is none.
         """
+        raise NotImplementedError
 
     def detach(self, name: str) -> None:
         """Unplug an interface: it is gone, and so are its addresses and the memberships on it.
@@ -145,6 +152,7 @@ class Host(Protocol):
 
         The kernel itself is a user of 224.0.0.1 on every interface that is up.
         """
+        raise NotImplementedError
 
 
 class Network(Protocol):
@@ -155,6 +163,7 @@ class Network(Protocol):
     @property
     def links(self) -> Sequence[Link]:
         """The links, in the order in which they were made."""
+        raise NotImplementedError
 
 
 def find_link(link: object, links: Sequence[T]) -> T:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from trio_ipv4 import PacketConn, RawConn
-    from trio_ipv4.testing import Network, SimulatedHost
+    from trio_ipv4.testing import Lab, Network, SimulatedHost, SimulatedNetwork
     from trio_ipv4.testing._simulation.machine import Machine
 
 BOTH = pytest.mark.both_networks
@@ -62,13 +62,23 @@ def machine() -> Machine | None:
 @contextlib.contextmanager
 def two_hosts(links: int) -> Iterator[Network]:
     """Make the hosts "a" and "b" on links that are plain cables, in a lab or simulated, as the test is."""
-    if machine() is None:
-        with open_lab(links=links) as lab:
-            for link in lab.links:
-                # A slow machine must not make the bridge wait for reports before it forwards.
-                lab.switch.ip("link", "set", link.name, "type", "bridge", "mcast_snooping", "0")
-            yield lab
-        return
+    with lab_hosts(links) if machine() is None else simulated_hosts(links) as network:
+        yield network
+
+
+@contextlib.contextmanager
+def lab_hosts(links: int) -> Iterator[Lab]:
+    """Make them in a lab."""
+    with open_lab(links=links) as lab:
+        for link in lab.links:
+            # A slow machine must not make the bridge wait for reports before it forwards.
+            lab.switch.ip("link", "set", link.name, "type", "bridge", "mcast_snooping", "0")
+        yield lab
+
+
+@contextlib.contextmanager
+def simulated_hosts(links: int) -> Iterator[SimulatedNetwork]:
+    """Make them simulated."""
     with simulate() as network:
         for number in range(links):
             link = network.link()

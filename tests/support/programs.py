@@ -12,19 +12,19 @@ import time
 from ipaddress import IPv4Address
 from typing import TYPE_CHECKING, Any, Final
 
+from support.here import lab_hosts, simulated_hosts
 from trio_ipv4 import ControlMessage, RawInstruction
 from trio_ipv4._abi import structs
 from trio_ipv4._abi.linux import LINUX
 from trio_ipv4._abi.structs import SOCK_RAW
 from trio_ipv4._kernel.native import current_system
 from trio_ipv4._values.bpf import marshal_program
-from trio_ipv4.testing import Lab, open_lab, simulate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from trio_ipv4._kernel.calls import Received
-    from trio_ipv4.testing import Network
+    from trio_ipv4.testing import Lab, Network
 
 HOSTS: Final = ("a", "b")
 INTERFACES: Final = ("en0", "en1")
@@ -50,28 +50,15 @@ def home(host: str, interface: str) -> str:
 @contextlib.contextmanager
 def lab_world() -> Iterator[World]:
     """Two hosts of the lab, on two links that are plain cables."""
-    with open_lab(HOSTS, links=2) as lab:
-        for link in lab.links:
-            lab.switch.ip("link", "set", link.name, "type", "bridge", "mcast_snooping", "0")
-        for host in lab.values():
-            host.set_sysctl("net.ipv4.icmp_ratelimit", 0)
-        world = LabWorld(lab)
-        with contextlib.closing(world):
-            yield world
+    with lab_hosts(len(INTERFACES)) as lab, contextlib.closing(LabWorld(lab)) as world:
+        yield world
 
 
 @contextlib.contextmanager
 def simulated_world() -> Iterator[World]:
     """The same, simulated."""
-    with simulate() as network:
-        links = [network.link(), network.link()]
-        for name in HOSTS:
-            host = network.host(name)
-            for interface, link in zip(INTERFACES, links, strict=True):
-                host.attach(link, interface, home(name, interface))
-            host.set_sysctl("net.ipv4.icmp_ratelimit", 0)
-        with contextlib.closing(World(network)) as world:
-            yield world
+    with simulated_hosts(len(INTERFACES)) as network, contextlib.closing(World(network)) as world:
+        yield world
 
 
 def outcome(operation: Callable[..., object], *arguments: Any) -> Outcome:
@@ -87,6 +74,8 @@ class World:
 
     def __init__(self, network: Network) -> None:
         self.network = network
+        for host in HOSTS:
+            network[host].set_sysctl("net.ipv4.icmp_ratelimit", 0)
         self.sockets: dict[Slot, Any] = {}
         self.hosts: dict[Slot, str] = {}
         self.receivers: dict[Slot, Any] = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING, Final
 
-from trio_ipv4._values.checksum import internet_checksum
+from trio_ipv4._values.checksum import with_checksum
 from trio_ipv4._values.source_filter import FilterMode, SourceFilter
 
 if TYPE_CHECKING:
@@ -25,13 +25,9 @@ def igmp_report(version: int, group: IPv4Address, sources: SourceFilter) -> byte
     others miss these. Before version 3 a report names no sources.
     """
     if version in _TYPES:
-        return _with_checksum(struct.pack(">BBH4s", _TYPES[version], 0, 0, group.packed))
+        return with_checksum(struct.pack(">BBH4s", _TYPES[version], 0, 0, group.packed))
     include = sources.mode is FilterMode.INCLUDE
     named = sorted(source.packed for source in sources.sources) if include else []
     header = struct.pack(">BBHHH", _VERSION_3, 0, 0, 0, 1)
     kind = _MODE_IS_INCLUDE if include else _MODE_IS_EXCLUDE
-    return _with_checksum(header + struct.pack(">BBH4s", kind, 0, len(named), group.packed) + b"".join(named))
-
-
-def _with_checksum(message: bytes) -> bytes:
-    return message[:2] + internet_checksum(message).to_bytes(2, "big") + message[4:]
+    return with_checksum(header + struct.pack(">BBH4s", kind, 0, len(named), group.packed) + b"".join(named))

@@ -27,3 +27,11 @@ def internet_checksum(data: bytes | bytearray | memoryview) -> int:
     # A sum with carries folded in is 0 only if every word is; what is a multiple of 65535 otherwise folds to all ones.
     folded = _ONES if number and not remainder else remainder
     return folded ^ _ONES
+
+
+def with_checksum(message: bytes) -> bytes:
+    """Fill in the checksum of an ICMP or IGMP message, which stands in its third and fourth octet, and is 0 there.
+
+    RFC 792; RFC 9776 section 4.1.2.
+    """
+    return message[:2] + internet_checksum(message).to_bytes(2, "big") + message[4:]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from ipaddress import IPv4Address, IPv4Interface
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, Protocol, TypeVar, TypeVarTuple, Unpack
 
@@ -188,7 +189,38 @@ def to_own_address(address: object) -> IPv4Interface:
     raise ValueError(f"address must be one with its prefix length, such as '198.18.0.7/24', got {address!r}")
 
 
-def check_free(name: str, index: int | None, present: Iterable[Interface], host: str) -> None:
+class Named(Protocol):
+    """An interface: a value, or a simulated one."""
+
+    @property
+    def name(self) -> str:
+        raise NotImplementedError
+
+    @property
+    def index(self) -> int:
+        raise NotImplementedError
+
+
+NamedT = TypeVar("NamedT", bound=Named)
+
+
+def require_synchronous(function: object) -> None:
+    """Raise a `TypeError` for a coroutine function, which would run later, and elsewhere."""
+    if inspect.iscoroutinefunction(function):
+        raise TypeError(f"function must be synchronous, got the coroutine function {function!r}: see `run`")
+
+
+def find_interface(name: str, present: Iterable[NamedT], host: str) -> NamedT:
+    """Find an interface of a host by its name, or raise a `KeyError`."""
+    names = []
+    for each in present:
+        if each.name == name:
+            return each
+        names.append(each.name)
+    raise KeyError(f"{host} has no interface {name!r}, only {', '.join(names)}")
+
+
+def check_free(name: str, index: int | None, present: Iterable[Named], host: str) -> None:
     """Raise a `ValueError` unless an interface may have a name, and an index, beside those that a host has."""
     if not 1 <= len(name.encode()) <= _MAX_NAME or "/" in name or any(map(str.isspace, name)):
         raise ValueError(f"an interface's name must have 1 to 15 octets, without '/' or spaces, got {name!r}")

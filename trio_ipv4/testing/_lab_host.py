@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import inspect
 import itertools
 import json
 import os
@@ -21,7 +20,7 @@ from trio_ipv4 import Interface, InterfaceFlags, interfaces
 from trio_ipv4._kernel.system import CURRENT
 from trio_ipv4._values.fields import to_address, to_integer
 from trio_ipv4._values.interface import MAX_IFINDEX
-from trio_ipv4.testing._hosts import check_free, find_link, run_on, to_own_address
+from trio_ipv4.testing._hosts import check_free, find_interface, find_link, require_synchronous, run_on, to_own_address
 from trio_ipv4.testing._systems import CalledSystem, HostSystem
 from trio_ipv4.testing._tables import igmp_groups
 
@@ -88,8 +87,7 @@ class LabHost:
             TypeError: `function` is a coroutine function, which would run after the way back.
             trio.ClosedResourceError: The lab has ended.
         """
-        if inspect.iscoroutinefunction(function):
-            raise TypeError(f"function must be synchronous, got the coroutine function {function!r}")
+        require_synchronous(function)
         token = CURRENT.set(self._called)
         try:
             return self._namespace.call(function, *args, **kwargs)
@@ -217,11 +215,7 @@ class LabHost:
         return bool(states.get(own["link_index"], "forwarding") == "forwarding")
 
     def _interface(self, name: str) -> Interface:
-        found = self.call(interfaces)
-        for each in found:
-            if each.name == name:
-                return each
-        raise KeyError(f"{self.name} has no interface {name!r}, only {', '.join(each.name for each in found)}")
+        return find_interface(name, self.call(interfaces), self.name)
 
     @property
     def namespace(self) -> str:

@@ -177,6 +177,13 @@ def parse_program(octets: bytes, byte_order: ByteOrder) -> tuple[Instruction, ..
     return tuple(struct.iter_unpack("<HBBI" if byte_order == "little" else ">HBBI", octets))
 
 
+def load(octets: bytes, byte_order: ByteOrder) -> tuple[Instruction, ...]:
+    """Read a program, and check it, as when it is attached. Errors as for `check`."""
+    program = parse_program(octets, byte_order)
+    check(program)
+    return program
+
+
 def check(program: Sequence[Instruction]) -> None:
     """Refuse what Linux refuses to attach: bpf_check_basics_ok(), bpf_check_classic(), check_load_and_stores().
 

@@ -62,6 +62,10 @@ class Clock:
         elif self._waiting:
             next(iter(self._waiting)).unpark_all()
 
+    def after(self, seconds: float, call: Callable[[], object]) -> None:
+        """Call something in so many seconds."""
+        self.at(self.now() + seconds, call)
+
     def catch_up(self) -> None:
         """Let happen what is due. What an event calls for may be due at once, too."""
         events = self._events

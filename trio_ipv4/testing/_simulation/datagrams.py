@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
 
 from trio_ipv4 import ParseError
 from trio_ipv4._abi import structs
+from trio_ipv4._conn.caches import Remembered
 from trio_ipv4._kernel.calls import MSG_TRUNC, Received
 from trio_ipv4._kernel.calls.columns import take_apart
 from trio_ipv4.testing._simulation import bpf
@@ -15,6 +16,7 @@ from trio_ipv4.testing._simulation.linux import LINUX, memory_of
 from trio_ipv4.testing._simulation.packets import ANY, ICMP, Packet, is_group, parse_packet
 from trio_ipv4.testing._simulation.queues import Arrived
 from trio_ipv4.testing._simulation.refuse import not_simulated, refuse
+from trio_ipv4.testing._simulation.world import remember
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -67,10 +69,10 @@ class Traffic:
 
     def __init__(self, socket: InternetSocket) -> None:
         self._socket: Final = socket
-        self._names: Final[dict[tuple[bytes, int], bytes]] = {}
+        self._names: Final = _Names()
         self._controls: Final[dict[tuple[Any, ...], bytes]] = {}
-        self._requests: Final[dict[bytes, Request]] = {b"": Request()}
-        self._ways: Final[dict[tuple[bytes, bytes], Way]] = {}
+        self._requests: Final = _Requests()
+        self._ways: Final[dict[tuple[Any, ...], Way]] = {}
 
     # Receiving
 
@@ -137,9 +139,7 @@ class Traffic:
             cut = len(data) > max_bytes
             payloads.append(data[:max_bytes] if cut else data)
             flags.append(MSG_TRUNC if cut else 0)
-            peer = packet.src, packet.sport
-            name = known_names.get(peer)
-            names.append(self._name(peer) if name is None else name)
+            names.append(known_names[packet.src, packet.sport])
             facts = packet.dst, index, local, packet.ttl, packet.tos, drops, stamp, switches
             control = known_controls.get(facts)
             controls.append(self._control(*facts) if control is None else control)
@@ -148,12 +148,6 @@ class Traffic:
     def _switches(self) -> tuple[int, ...]:
         options = self._socket.options
         return tuple(options[name] for name in ("SO_TIMESTAMPNS", "IP_PKTINFO", "IP_RECVTTL", "IP_RECVTOS"))
-
-    def _name(self, peer: tuple[bytes, int]) -> bytes:
-        if len(self._names) > _MANY:
-            self._names.clear()
-        made = self._names[peer] = structs.sockaddr_in(LINUX, *peer)
-        return made
 
     def _control(
         self,
@@ -183,9 +177,7 @@ class Traffic:
             parts.append(structs.cmsg(LINUX, *_TOS, bytes([tos])))
         made = b"".join(parts)
         if not with_stamp:
-            if len(self._controls) > _MANY:
-                self._controls.clear()
-            self._controls[dst, index, local, ttl, tos, drops, stamp, switches] = made
+            remember(self._controls, (dst, index, local, ttl, tos, drops, stamp, switches), made)
         return made
 
     # Sending
@@ -277,7 +269,7 @@ class Traffic:
     def _find_way(self, name: bytes, control: bytes, *, any_source: bool = False) -> Way:
         socket = self._socket
         machine, options = socket.system, socket.options
-        request = self._requests.get(control) or self._parse_request(control)
+        request = self._requests[control]
         destination, port = structs.parse_sockaddr_in(name)
         if not port and not socket.is_raw:
             refuse(errno.EINVAL)
@@ -308,17 +300,26 @@ class Traffic:
             _leaves(flow, ttl),
             {},
         )
-        if len(self._ways) > _MANY:
-            self._ways.clear()
-        if not any_source:
-            self._ways[name, control] = way
-        return way
+        return way if any_source else remember(self._ways, (name, control), way)
 
-    def _parse_request(self, control: bytes) -> Request:
+
+@final
+class _Names(Remembered[tuple[bytes, int], bytes]):
+    """The `struct sockaddr_in` of each peer."""
+
+    def _make(self, key: tuple[bytes, int]) -> bytes:
+        return structs.sockaddr_in(LINUX, *key)
+
+
+@final
+class _Requests(Remembered[bytes, Request]):
+    """Requests by their control messages."""
+
+    def _make(self, key: bytes) -> Request:
         """Read a control message (`ip_cmsg_send`)."""
         found = Request()
         try:
-            records = list(structs.iterate_cmsgs(LINUX, control))
+            records = list(structs.iterate_cmsgs(LINUX, key))
         except ParseError:
             refuse(errno.EINVAL)
         for _, level, kind, data in records:
@@ -334,9 +335,6 @@ class Traffic:
                 refuse(errno.EINVAL)
             else:
                 raise not_simulated(f"a control message of level {level} and type {kind}")
-        if len(self._requests) > _MANY:
-            self._requests.clear()
-        self._requests[control] = found
         return found
 
 

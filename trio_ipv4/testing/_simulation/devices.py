@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from trio_ipv4.testing._simulation.machine import Machine
 
 _RUNNING: Final = InterfaceFlags.RUNNING | InterfaceFlags.LOWER_UP
-LOOPBACK: Final = InterfaceFlags.LOOPBACK | InterfaceFlags.UP | _RUNNING
+_RUNNING_LOOPBACK: Final = InterfaceFlags.LOOPBACK | InterfaceFlags.UP | _RUNNING
 _SCOPE_GLOBAL: Final = 0
 _SCOPE_HOST: Final = 254
 """RT_SCOPE_*, linux/rtnetlink.h."""
@@ -103,7 +103,7 @@ class Device:
     def flags(self) -> InterfaceFlags:
         """The flags, as netdevice(7) has them."""
         if self.is_loopback:
-            return LOOPBACK if self.is_up else InterfaceFlags.LOOPBACK
+            return _RUNNING_LOOPBACK if self.is_up else InterfaceFlags.LOOPBACK
         has_carrier = self.link is not None and self.link.is_up
         return (
             InterfaceFlags.BROADCAST

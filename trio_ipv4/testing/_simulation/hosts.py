@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, TypeVarTuple, Unpack, final
 
@@ -12,7 +11,7 @@ from trio_ipv4 import Interface
 from trio_ipv4._kernel.system import CURRENT
 from trio_ipv4._values.fields import to_address, to_integer
 from trio_ipv4._values.interface import MAX_IFINDEX
-from trio_ipv4.testing._hosts import check_free, find_link, run_on, to_own_address
+from trio_ipv4.testing._hosts import check_free, find_interface, find_link, require_synchronous, run_on, to_own_address
 from trio_ipv4.testing._simulation.devices import Device
 
 if TYPE_CHECKING:
@@ -52,8 +51,7 @@ class SimulatedHost:
 
     def call(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Call a synchronous function on the host, as `Host.call` says."""
-        if inspect.iscoroutinefunction(function):
-            raise TypeError(f"function must be synchronous, got the coroutine function {function!r}: see `run`")
+        require_synchronous(function)
         self._require_network()
         token = CURRENT.set(self._machine)
         try:
@@ -174,11 +172,7 @@ class SimulatedHost:
             raise trio.ClosedResourceError("the simulated network has ended")
 
     def _device(self, name: str) -> Device:
-        for device in self._machine.devices.values():
-            if device.name == name:
-                return device
-        names = ", ".join(each.name for each in self._machine.devices.values())
-        raise KeyError(f"{self.name} has no interface {name!r}, only {names}")
+        return find_interface(name, self._machine.devices.values(), self.name)
 
     def _address(self, device: Device, address: IPv4Interface) -> Address:
         for each in device.addresses:
@@ -187,7 +181,7 @@ class SimulatedHost:
         raise KeyError(f"{device.name} has no address {address}")
 
     def _check_free(self, name: str, index: int | None = None) -> None:
-        check_free(name, index, map(_to_interface, self._machine.devices.values()), self.name)
+        check_free(name, index, self._machine.devices.values(), self.name)
 
 
 def _to_interface(device: Device) -> Interface:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING, Final
 
-from trio_ipv4._values.checksum import internet_checksum
+from trio_ipv4._values.checksum import internet_checksum, with_checksum
 from trio_ipv4.testing._simulation.packets import ANY, ICMP, LIMITED_BROADCAST, Packet, is_group
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def echo_reply(packet: Packet) -> bytes | None:
     message = packet.payload
     if len(message) < 8 or message[0] != _ECHO or internet_checksum(message):
         return None
-    return _with_checksum(bytes([_ECHO_REPLY, 0, 0, 0]) + message[4:])
+    return with_checksum(bytes([_ECHO_REPLY, 0, 0, 0]) + message[4:])
 
 
 def error_about(packet: Packet, kind: tuple[int, int]) -> bytes | None:
@@ -61,8 +61,4 @@ def error_about(packet: Packet, kind: tuple[int, int]) -> bytes | None:
         return None
     if packet.protocol == ICMP and packet.payload[:1] and packet.payload[0] not in _INFORMATIONAL:
         return None
-    return _with_checksum(struct.pack(">BBHI", *kind, 0, 0) + packet.octets()[: _MAX_ERROR - 28])
-
-
-def _with_checksum(message: bytes) -> bytes:
-    return message[:2] + internet_checksum(message).to_bytes(2, "big") + message[4:]
+    return with_checksum(struct.pack(">BBHI", *kind, 0, 0) + packet.octets()[: _MAX_ERROR - 28])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from trio_ipv4._values.checksum import internet_checksum
+from trio_ipv4._values.checksum import internet_checksum, with_checksum
 from trio_ipv4.testing._simulation.linux import EXCLUDE, INCLUDE
 from trio_ipv4.testing._simulation.packets import ALL_SYSTEMS, ANY, IGMP, Packet
 
@@ -123,5 +123,4 @@ def _records(message: bytes) -> Iterator[Record]:
 
 
 def _packet(source: bytes, destination: bytes, message: bytes) -> Packet:
-    message = message[:2] + internet_checksum(message).to_bytes(2, "big") + message[4:]
-    return Packet(source, destination, IGMP, message, 1, _INTERNETWORK_CONTROL, options=_ROUTER_ALERT)
+    return Packet(source, destination, IGMP, with_checksum(message), 1, _INTERNETWORK_CONTROL, options=_ROUTER_ALERT)

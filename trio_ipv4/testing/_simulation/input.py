@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar, final
+from typing import TYPE_CHECKING, Final, NamedTuple, final
 
 from trio_ipv4.testing._simulation import icmp
 from trio_ipv4.testing._simulation.linux import memory_of
@@ -17,15 +17,13 @@ from trio_ipv4.testing._simulation.packets import (
     is_link_scoped,
 )
 from trio_ipv4.testing._simulation.refuse import not_simulated
+from trio_ipv4.testing._simulation.world import remember
 
 if TYPE_CHECKING:
     from trio_ipv4.testing._simulation.devices import Device
     from trio_ipv4.testing._simulation.internet import InternetSocket
     from trio_ipv4.testing._simulation.machine import Machine
 
-T = TypeVar("T")
-
-_MANY: Final = 4096
 _MAX_MTU: Final = 65535
 _ARP_SECONDS: Final = 3.0
 """ARP asks three times, with a second between (net.ipv4.neigh.default.mcast_solicit, retrans_time_ms)."""
@@ -68,7 +66,7 @@ class Input:
         key = device, packet.dst, packet.src, packet.protocol
         fate = self._fates.get(key)
         if fate is None:
-            fate = _remember(self._fates, key, self._judge(device, packet))
+            fate = remember(self._fates, key, self._judge(device, packet))
         if fate.is_local:
             self.deliver(device, packet, is_shared=fate.is_shared)
         if fate.is_forwarded:
@@ -101,7 +99,7 @@ class Input:
         key = device, packet.dst, packet.src, packet.dport, packet.protocol, is_shared
         found = self._deliveries.get(key)
         if found is None:
-            found = _remember(self._deliveries, key, self._find_receivers(device, packet, is_shared=is_shared))
+            found = remember(self._deliveries, key, self._find_receivers(device, packet, is_shared=is_shared))
         for socket in found.sockets:
             socket.enqueue(device, packet, found.local)
         if packet.protocol == IGMP:
@@ -176,8 +174,7 @@ class Input:
 
     def give_up(self, packet: Packet) -> None:
         """Tell the sender, in a while, that nobody has the address (linux net/ipv4/arp.c, `arp_error_report`)."""
-        clock = self._machine.clock
-        clock.at(clock.now() + _ARP_SECONDS, lambda: self._send_error(packet, icmp.HOST_UNREACHABLE))
+        self._machine.clock.after(_ARP_SECONDS, lambda: self._send_error(packet, icmp.HOST_UNREACHABLE))
 
     def _send_error(self, packet: Packet, kind: tuple[int, int], source: bytes = ANY) -> None:
         """Tell the sender why a packet came in vain (ICMP), from an address that the routes choose by default."""
@@ -205,11 +202,3 @@ class Input:
             self.deliver(flow.seen, answer, is_shared=False)
         else:
             self._machine.transmit(flow.device, answer, flow.next_hop)
-
-
-def _remember(known: dict[tuple[object, ...], T], key: tuple[object, ...], value: T) -> T:
-    """Keep what was worked out. Of too much, nothing is kept."""
-    if len(known) > _MANY:
-        known.clear()
-    known[key] = value
-    return value

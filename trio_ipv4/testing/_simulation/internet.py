@@ -190,9 +190,7 @@ class InternetSocket(BaseSocket):
 
     def attach_bpf(self, program: bytes, /) -> None:
         self.require_open()
-        instructions = bpf.parse_program(program, LINUX.byte_order)
-        bpf.check(instructions)
-        self.program = instructions
+        self.program = bpf.load(program, LINUX.byte_order)
 
     def ioctl(self, request: int, value: bytes, /) -> bytes:
         """Answer about an interface (netdevice(7))."""
@@ -204,7 +202,7 @@ class InternetSocket(BaseSocket):
                 refuse(errno.ENODEV)
             return device.name.encode().ljust(16, b"\0") + value[16:]
         name = value[:16].partition(b"\0")[0].decode("utf-8", "surrogateescape")
-        device = next((each for each in devices.values() if each.name == name), None)
+        device = self.system.named(name)
         if device is None:
             refuse(errno.ENODEV)
         if request == LINUX.number("SIOCGIFINDEX"):

@@ -192,7 +192,7 @@ class SimulatedLink:
             self._world.capture(query)
             for device in list(self._devices):
                 device.machine.input.arrive(device, query)
-            self._clock.at(self._clock.now() + igmp.QUERY_INTERVAL, lambda: self._query(number))
+            self._clock.after(igmp.QUERY_INTERVAL, lambda: self._query(number))
 
     def _learn(self, device: Device, packet: Packet) -> None:
         """Learn from a report which groups a port wants (RFC 4541 section 2.1.1)."""

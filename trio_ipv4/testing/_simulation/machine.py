@@ -235,7 +235,11 @@ class Machine:
         device.groups.clear()
         device.announced.clear()
 
-    # What the routes ask
+    # What others ask
+
+    def named(self, name: str) -> Device | None:
+        """Return the interface with a name."""
+        return next((each for each in self.devices.values() if each.name == name), None)
 
     def usable_device(self, index: int) -> Device | None:
         """Return an interface that has IPv4 (`inetdev_by_index`)."""

@@ -185,9 +185,7 @@ class NetlinkSocket(BaseSocket):
 
     def attach_bpf(self, program: bytes, /) -> None:
         self.require_open()
-        instructions = bpf.parse_program(program, LINUX.byte_order)
-        bpf.check(instructions)
-        self._program = instructions
+        self._program = bpf.load(program, LINUX.byte_order)
 
     def ioctl(self, request: int, _value: bytes, /) -> NoReturn:
         raise not_simulated(f"ioctl {request:#x} on a netlink socket")

@@ -145,7 +145,7 @@ def _bind_to_index(socket: InternetSocket, value: bytes) -> None:
 
 def _bind_to_name(socket: InternetSocket, value: bytes) -> None:
     name = value.partition(b"\0")[0].decode()
-    device = next((each for each in socket.system.devices.values() if each.name == name), None)
+    device = socket.system.named(name)
     if name and device is None:
         refuse(errno.ENODEV)
     if socket.device and not socket.system.privileged:

@@ -56,5 +56,4 @@ class Reports:
             self._later(igmp.UNSOLICITED_REPORT_INTERVAL, lambda: self._send(device, records, times - 1))
 
     def _later(self, within: float, call: Callable[[], None]) -> None:
-        clock = self._machine.clock
-        clock.at(clock.now() + self._chance.random() * within, call)
+        self._machine.clock.after(self._chance.random() * within, call)

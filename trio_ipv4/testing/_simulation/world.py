@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, Any, Final, TypeVar, final
 
 from trio_ipv4.testing._simulation.clock import Clock
 
@@ -11,6 +11,19 @@ if TYPE_CHECKING:
     from trio_ipv4.testing._simulation.capture import Capture
     from trio_ipv4.testing._simulation.machine import Machine
     from trio_ipv4.testing._simulation.packets import Packet
+
+
+T = TypeVar("T")
+
+_MANY: Final = 4096
+
+
+def remember(known: dict[tuple[Any, ...], T], key: tuple[Any, ...], value: T) -> T:
+    """Keep what was worked out, and return it. A full table forgets everything."""
+    if len(known) > _MANY:
+        known.clear()
+    known[key] = value
+    return value
 
 
 @final

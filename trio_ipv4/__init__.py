@@ -56,6 +56,34 @@ from trio_ipv4._values.header import Header as Header
 from trio_ipv4._values.header import HeaderFlags as HeaderFlags
 from trio_ipv4._values.icmp import ICMPFilter as ICMPFilter
 from trio_ipv4._values.icmp import ICMPType as ICMPType
+from trio_ipv4._values.icmp_error import ICMPDestinationUnreachable as ICMPDestinationUnreachable
+from trio_ipv4._values.icmp_error import ICMPParameterProblem as ICMPParameterProblem
+from trio_ipv4._values.icmp_error import ICMPRedirect as ICMPRedirect
+from trio_ipv4._values.icmp_error import ICMPTimeExceeded as ICMPTimeExceeded
+from trio_ipv4._values.icmp_error import UnreachableCode as UnreachableCode
+from trio_ipv4._values.icmp_extension import ICMPExtension as ICMPExtension
+from trio_ipv4._values.icmp_extension import ICMPExtensionObject as ICMPExtensionObject
+from trio_ipv4._values.icmp_extension import InterfaceInformation as InterfaceInformation
+from trio_ipv4._values.icmp_extension import InterfaceRole as InterfaceRole
+from trio_ipv4._values.icmp_extension import MPLSLabel as MPLSLabel
+from trio_ipv4._values.icmp_extension import MPLSLabelStack as MPLSLabelStack
+from trio_ipv4._values.icmp_extension import marshal_extensions as marshal_extensions
+from trio_ipv4._values.icmp_extension import parse_extensions as parse_extensions
+from trio_ipv4._values.icmp_message import ICMPEcho as ICMPEcho
+from trio_ipv4._values.icmp_message import ICMPMessage as ICMPMessage
+from trio_ipv4._values.icmp_message import ICMPOther as ICMPOther
+from trio_ipv4._values.icmp_message import ICMPTimestamp as ICMPTimestamp
+from trio_ipv4._values.icmp_message import parse_icmp as parse_icmp
+from trio_ipv4._values.igmp import IGMPLeave as IGMPLeave
+from trio_ipv4._values.igmp import IGMPMessage as IGMPMessage
+from trio_ipv4._values.igmp import IGMPOther as IGMPOther
+from trio_ipv4._values.igmp import IGMPv1Report as IGMPv1Report
+from trio_ipv4._values.igmp import IGMPv2Report as IGMPv2Report
+from trio_ipv4._values.igmp import IGMPv3Report as IGMPv3Report
+from trio_ipv4._values.igmp import parse_igmp as parse_igmp
+from trio_ipv4._values.igmp_query import IGMPQuery as IGMPQuery
+from trio_ipv4._values.igmp_record import GroupRecord as GroupRecord
+from trio_ipv4._values.igmp_record import GroupRecordType as GroupRecordType
 from trio_ipv4._values.interface import Interface as Interface
 from trio_ipv4._values.interface import InterfaceChange as InterfaceChange
 from trio_ipv4._values.interface import InterfaceChangeKind as InterfaceChangeKind
@@ -79,19 +107,42 @@ __all__ = [
     "Endpoint",
     "EndpointLike",
     "FilterMode",
+    "GroupRecord",
+    "GroupRecordType",
     "GroupReq",
     "Header",
     "HeaderFlags",
+    "ICMPDestinationUnreachable",
+    "ICMPEcho",
+    "ICMPExtension",
+    "ICMPExtensionObject",
     "ICMPFilter",
+    "ICMPMessage",
+    "ICMPOther",
+    "ICMPParameterProblem",
+    "ICMPRedirect",
+    "ICMPTimeExceeded",
+    "ICMPTimestamp",
     "ICMPType",
+    "IGMPLeave",
+    "IGMPMessage",
+    "IGMPOther",
+    "IGMPQuery",
+    "IGMPv1Report",
+    "IGMPv2Report",
+    "IGMPv3Report",
     "Interface",
     "InterfaceChange",
     "InterfaceChangeKind",
     "InterfaceFlags",
     "InterfaceHandler",
+    "InterfaceInformation",
     "InterfaceLike",
     "InterfacePredicate",
+    "InterfaceRole",
     "InterfaceWatch",
+    "MPLSLabel",
+    "MPLSLabelStack",
     "Membership",
     "MembershipWarning",
     "NoInterfaceWarning",
@@ -106,16 +157,21 @@ __all__ = [
     "SocketOption",
     "SourceFilter",
     "SourceSpecificRangeWarning",
+    "UnreachableCode",
     "UnsupportedError",
     "follow_group",
     "interface_by_index",
     "interface_by_name",
     "interfaces",
     "internet_checksum",
+    "marshal_extensions",
     "open_ip",
     "open_raw",
     "open_udp",
     "parse_bpf",
+    "parse_extensions",
+    "parse_icmp",
+    "parse_igmp",
     "serve_group",
     "serve_interfaces",
     "watch_interfaces",

@@ -298,7 +298,7 @@ async def test_a_predicate_that_can_not_answer_is_refused(where: Any) -> None:
 @pytest.mark.pure
 def test_every_name_of_a_public_signature_can_be_imported() -> None:
     public = set(trio_ipv4.__all__)
-    foreign = {"trio", "types", "collections", "ipaddress", "IPv4Address", "IPv4Interface", "enum"}
+    foreign = {"trio", "types", "collections", "ipaddress", "IPv4Address", "IPv4Interface", "IPv6Address", "enum"}
     for name in public:
         value = getattr(trio_ipv4, name)
         members = [value]

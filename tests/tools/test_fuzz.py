@@ -32,6 +32,10 @@ def seed(target: str) -> bytes:
 GROWN = {
     "bpf": b"4096\n" + b"40 0 0 12\n" * 4096,
     "header": seed("header") + bytes(100_000),
+    # Time exceeded, 128 octets quoted, then objects of an extension as far as it goes.
+    "icmp": bytes.fromhex("0b00000000200000") + bytes(128) + bytes.fromhex("20000000") + b"\0\x04\xff\1" * 10_000,
+    # A report of version 3, and records as far as it goes.
+    "igmp": bytes.fromhex("22000000 00002ee0") + bytes.fromhex("01000000 ef010203") * 12_000,
     "packet": seed("packet") + bytes(100_000),
     "source_filters": bytes(136) + (1).to_bytes(4, "little") + (800).to_bytes(4, "little") + bytes(range(256)) * 400,
 }

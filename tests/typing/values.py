@@ -2,7 +2,7 @@
 
 # pyright: reportUnnecessaryTypeIgnoreComment=true
 
-from ipaddress import IPv4Address, IPv4Interface
+from ipaddress import IPv4Address, IPv4Interface, IPv6Address
 from typing import assert_never, assert_type
 
 from trio_ipv4 import (
@@ -10,21 +10,49 @@ from trio_ipv4 import (
     ControlMessage,
     Datagram,
     FilterMode,
+    GroupRecord,
+    GroupRecordType,
     GroupReq,
     Header,
     HeaderFlags,
+    ICMPDestinationUnreachable,
+    ICMPEcho,
+    ICMPExtension,
+    ICMPExtensionObject,
     ICMPFilter,
+    ICMPMessage,
+    ICMPOther,
+    ICMPParameterProblem,
+    ICMPRedirect,
+    ICMPTimeExceeded,
+    ICMPTimestamp,
     ICMPType,
+    IGMPLeave,
+    IGMPMessage,
+    IGMPOther,
+    IGMPQuery,
+    IGMPv1Report,
+    IGMPv2Report,
+    IGMPv3Report,
     Interface,
     InterfaceChange,
     InterfaceChangeKind,
     InterfaceFlags,
+    InterfaceInformation,
+    InterfaceRole,
+    MPLSLabel,
+    MPLSLabelStack,
     ParseError,
     PartialSendError,
     RawDatagram,
     RawInstruction,
     SourceFilter,
+    UnreachableCode,
     UnsupportedError,
+    marshal_extensions,
+    parse_extensions,
+    parse_icmp,
+    parse_igmp,
 )
 
 ADDRESS = IPv4Address("192.0.2.1")
@@ -139,6 +167,102 @@ def filters() -> None:
     assert_type(ICMPFilter.block_all().accept(ICMPType.ECHO, 3), ICMPFilter)
     assert_type(ICMPFilter().will_block(ICMPType.ECHO), bool)
     assert_type(RawInstruction(0x06, 0, 0, 0).k, int)
+
+
+def icmp_messages(data: bytes) -> bytes:
+    message = parse_icmp(data)
+    assert_type(message, ICMPMessage)
+    assert_type(message.marshal(), bytes)
+    if isinstance(message, ICMPMessage):
+        assert_type({message: 1}, dict[ICMPMessage, int])  # hashable
+    match message:
+        case ICMPEcho() | ICMPTimestamp():
+            assert_type(message.type, ICMPType)
+            assert_type(message.is_reply, bool)
+            return b""
+        case ICMPDestinationUnreachable():
+            assert_type(message.code, UnreachableCode | int)
+            assert_type(message.mtu, int | None)
+            return message.quoted
+        case ICMPTimeExceeded() | ICMPParameterProblem():
+            assert_type(message.extensions, tuple[ICMPExtensionObject, ...])
+            return message.quoted
+        case ICMPRedirect():
+            assert_type(message.gateway, IPv4Address)
+            assert_type(message.header, Header | None)
+            assert_type(message.quoted_payload, bytes)
+            return message.quoted
+        case ICMPOther():
+            assert_type(message.type, ICMPType | int)
+            return message.body
+        case _:
+            assert_never(message)
+
+
+def icmp_extensions(data: bytes) -> None:
+    stack = MPLSLabelStack([MPLSLabel(16, ttl=1, bottom_of_stack=True)])
+    information = InterfaceInformation(InterfaceRole.INCOMING, address="192.0.2.1", name="en0")
+    assert_type(stack.labels, tuple[MPLSLabel, ...])
+    assert_type(information.address, IPv4Address | IPv6Address | None)
+    assert_type(marshal_extensions([stack, information, ICMPExtension(3, 2, b"\0\0\0\1")]), bytes)
+    for extension in parse_extensions(data):
+        assert_type(extension, ICMPExtensionObject)
+        assert_type(extension.class_num, int)
+        assert_type(extension.c_type, int)
+        assert_type(extension.data, bytes)
+    ICMPTimeExceeded(0, data, extensions=[stack])
+
+    ICMPTimeExceeded(0, data, extensions=stack)  # type: ignore[arg-type]
+    ICMPEcho(1, 2, "hello")  # type: ignore[arg-type]
+    ICMPEcho(1, 2, b"hello", True)  # type: ignore[call-arg]
+    MPLSLabel(16, 1)  # type: ignore[call-arg]
+
+
+def igmp_messages(data: bytes) -> IPv4Address | None:
+    message = parse_igmp(data)
+    assert_type(message, IGMPMessage)
+    assert_type(message.type, int)
+    assert_type(message.marshal(), bytes)
+    if isinstance(message, IGMPMessage):
+        assert_type({message: 1}, dict[IGMPMessage, int])  # hashable
+    match message:
+        case IGMPQuery():
+            assert_type(message.version, int)
+            assert_type(message.max_response_time, float)
+            assert_type(message.suppress_router_processing, bool)
+            assert_type(message.robustness, int | None)
+            assert_type(message.query_interval, int | None)
+            assert_type(message.sources, tuple[IPv4Address, ...])
+            return message.group
+        case IGMPv1Report() | IGMPv2Report() | IGMPLeave():
+            return message.group
+        case IGMPv3Report():
+            assert_type(message.records, tuple[GroupRecord, ...])
+            return message.records[0].group
+        case IGMPOther():
+            assert_type(message.code, int)
+            assert_type(message.body, bytes)
+            return None
+        case _:
+            assert_never(message)
+
+
+def group_records(before: SourceFilter, after: SourceFilter) -> None:
+    record = GroupRecord(GroupRecordType.ALLOW_NEW_SOURCES, "233.252.0.1", [ADDRESS, "192.0.2.2"], auxiliary=b"1234")
+    assert_type(record.type, GroupRecordType | int)
+    assert_type(record.group, IPv4Address)
+    assert_type(record.sources, tuple[IPv4Address, ...])
+    assert_type(record.auxiliary, bytes)
+    assert_type(record.marshal(), bytes)
+    assert_type(GroupRecord.current(GROUP, after), GroupRecord)
+    assert_type(GroupRecord.between(GROUP, before, after), tuple[GroupRecord, ...])
+    assert_type(IGMPv3Report(GroupRecord.between(GROUP, before, after)).marshal(), bytes)
+    IGMPQuery(GROUP, ["192.0.2.1"], version=3, max_response_time=1, query_interval=125)
+
+    GroupRecord(1, GROUP, [ADDRESS], b"1234")  # type: ignore[call-arg]
+    IGMPv3Report(record)  # type: ignore[arg-type]
+    IGMPQuery(GROUP, query_interval=12.5)  # type: ignore[arg-type]
+    record.group = GROUP  # type: ignore[misc]
 
 
 def parse_errors(error: ParseError) -> ValueError:

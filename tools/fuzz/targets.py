@@ -8,7 +8,20 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
-from trio_ipv4 import ControlFlags, Header, ParseError, parse_bpf
+from trio_ipv4 import (
+    ControlFlags,
+    Header,
+    ICMPEcho,
+    ICMPOther,
+    ICMPTimestamp,
+    IGMPv3Report,
+    ParseError,
+    marshal_extensions,
+    parse_bpf,
+    parse_extensions,
+    parse_icmp,
+    parse_igmp,
+)
 from trio_ipv4._abi import structs
 from trio_ipv4._abi.darwin import DARWIN
 from trio_ipv4._abi.linux import LINUX
@@ -19,6 +32,7 @@ from trio_ipv4._conn.caches import Controls
 from trio_ipv4._conn.codec import header_length
 from trio_ipv4._kernel import groups, offload
 from trio_ipv4._values.bpf import marshal_program
+from trio_ipv4._values.checksum import with_checksum
 from trio_ipv4._values.control import parse_control
 from trio_ipv4._values.header import from_kernel_order, to_kernel_order
 
@@ -56,6 +70,34 @@ def header(data: bytes) -> None:
         assert value.marshal() == data[: value.header_len]
         assert value.with_checksum().checksum_ok
         str(value)
+
+
+def icmp(data: bytes) -> None:
+    """An ICMP message, with the checksum that it came with and with a right one; objects of an extension."""
+    for octets in (data, with_checksum(data[:2] + b"\0\0" + data[4:])):
+        with contextlib.suppress(ParseError):
+            message = parse_icmp(octets)
+            assert parse_icmp(message.marshal()) == message
+            repr(message)
+            if not isinstance(message, ICMPEcho | ICMPTimestamp | ICMPOther):
+                assert message.quoted.endswith(message.quoted_payload)
+                assert (message.header is None) <= (message.quoted_payload == b"")
+    for structure in (data, b"\x20\0\0\0" + data):
+        with contextlib.suppress(ParseError):
+            objects = parse_extensions(structure)
+            assert parse_extensions(marshal_extensions(objects)) == objects
+
+
+def igmp(data: bytes) -> None:
+    """An IGMP message, with the checksum that it came with and with a right one."""
+    for octets in (data, with_checksum(data[:2] + b"\0\0" + data[4:])):
+        with contextlib.suppress(ParseError):
+            message = parse_igmp(octets)
+            assert parse_igmp(message.marshal()) == message
+            assert len(message.marshal()) <= len(octets)
+            repr(message)
+            if isinstance(message, IGMPv3Report):
+                assert b"".join(record.marshal() for record in message.records) == message.marshal()[8:]
 
 
 def packet(data: bytes) -> None:
@@ -106,5 +148,6 @@ def source_filters(data: bytes) -> None:
 
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
-    each.__name__: each for each in (control, cached_control, header, packet, rtnetlink, bpf, source_filters)
+    each.__name__: each
+    for each in (control, cached_control, header, icmp, igmp, packet, rtnetlink, bpf, source_filters)
 }

@@ -1,21 +1,19 @@
-"""Current-state reports of one group, as a host sends them when it is asked (RFC 9776 section 4.2; RFC 2236)."""
+"""The report that a host sends about a group when it is asked, in each version of IGMP (RFC 9776 section 5.2)."""
 
 from __future__ import annotations
 
-import struct
 from typing import TYPE_CHECKING, Final
 
-from trio_ipv4._values.checksum import with_checksum
-from trio_ipv4._values.source_filter import FilterMode, SourceFilter
+from trio_ipv4._values.igmp import IGMPv1Report, IGMPv2Report, IGMPv3Report
+from trio_ipv4._values.igmp_record import GroupRecord
+from trio_ipv4._values.source_filter import ANY, FilterMode
 
 if TYPE_CHECKING:
     from ipaddress import IPv4Address
 
-_TYPES: Final = {1: 0x12, 2: 0x16}
-"""Version 1 and 2 Membership Report."""
-_VERSION_3: Final = 0x22
-_MODE_IS_INCLUDE: Final = 1
-_MODE_IS_EXCLUDE: Final = 2
+    from trio_ipv4._values.source_filter import SourceFilter
+
+_OLDER: Final = {1: IGMPv1Report, 2: IGMPv2Report}
 
 
 def igmp_report(version: int, group: IPv4Address, sources: SourceFilter) -> bytes:
@@ -24,10 +22,7 @@ def igmp_report(version: int, group: IPv4Address, sources: SourceFilter) -> byte
     It speaks for one socket, and there may be others: so a filter that excludes sources is reported without them, lest
     others miss these. Before version 3 a report names no sources.
     """
-    if version in _TYPES:
-        return with_checksum(struct.pack(">BBH4s", _TYPES[version], 0, 0, group.packed))
-    include = sources.mode is FilterMode.INCLUDE
-    named = sorted(source.packed for source in sources.sources) if include else []
-    header = struct.pack(">BBHHH", _VERSION_3, 0, 0, 0, 1)
-    kind = _MODE_IS_INCLUDE if include else _MODE_IS_EXCLUDE
-    return with_checksum(header + struct.pack(">BBH4s", kind, 0, len(named), group.packed) + b"".join(named))
+    if version in _OLDER:
+        return _OLDER[version](group).marshal()
+    wanted = sources if sources.mode is FilterMode.INCLUDE else ANY
+    return IGMPv3Report([GroupRecord.current(group, wanted)]).marshal()

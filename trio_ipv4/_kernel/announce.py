@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _IPPROTO_IGMP: Final = 2
 _REPORTS: Final = "224.0.0.22"
-"""Where version 3 reports go (RFC 9776 section 4.2.14). Those of older versions go to the group."""
+"""Where version 3 reports go (RFC 9776 section 4.2.15). Those of older versions go to the group."""
 _ROUTER_ALERT: Final = bytes([0x94, 4, 0, 0])
 """The IP option of every IGMP message (RFC 2113, RFC 9776 section 4)."""
 _TRIES: Final = 3

@@ -18,6 +18,7 @@ from trio_ipv4._conn.membership import Membership as Membership
 from trio_ipv4._conn.open import open_ip as open_ip
 from trio_ipv4._conn.open import open_raw as open_raw
 from trio_ipv4._conn.open import open_udp as open_udp
+from trio_ipv4._conn.open import open_unprivileged_icmp as open_unprivileged_icmp
 from trio_ipv4._conn.packet import PacketConn as PacketConn
 from trio_ipv4._conn.raw import RawConn as RawConn
 from trio_ipv4._conn.traffic import Batches as Batches
@@ -46,6 +47,7 @@ from trio_ipv4._values.bpf import parse_bpf as parse_bpf
 from trio_ipv4._values.checksum import internet_checksum as internet_checksum
 from trio_ipv4._values.control import ControlFlags as ControlFlags
 from trio_ipv4._values.control import ControlMessage as ControlMessage
+from trio_ipv4._values.control import OtherControl as OtherControl
 from trio_ipv4._values.datagram import Datagram as Datagram
 from trio_ipv4._values.datagram import RawDatagram as RawDatagram
 from trio_ipv4._values.fields import AddressLike as AddressLike
@@ -89,8 +91,12 @@ from trio_ipv4._values.interface import InterfaceChange as InterfaceChange
 from trio_ipv4._values.interface import InterfaceChangeKind as InterfaceChangeKind
 from trio_ipv4._values.interface import InterfaceFlags as InterfaceFlags
 from trio_ipv4._values.interface import InterfaceLike as InterfaceLike
+from trio_ipv4._values.path_mtu import PathMTUDiscovery as PathMTUDiscovery
+from trio_ipv4._values.socket_error import ErrorOrigin as ErrorOrigin
+from trio_ipv4._values.socket_error import SocketError as SocketError
 from trio_ipv4._values.source_filter import FilterMode as FilterMode
 from trio_ipv4._values.source_filter import SourceFilter as SourceFilter
+from trio_ipv4._values.timestamps import Timestamping as Timestamping
 from trio_ipv4._watch import InterfaceWatch as InterfaceWatch
 from trio_ipv4._watch import watch_interfaces as watch_interfaces
 
@@ -106,6 +112,7 @@ __all__ = [
     "DeafMembershipWarning",
     "Endpoint",
     "EndpointLike",
+    "ErrorOrigin",
     "FilterMode",
     "GroupRecord",
     "GroupRecordType",
@@ -146,17 +153,21 @@ __all__ = [
     "Membership",
     "MembershipWarning",
     "NoInterfaceWarning",
+    "OtherControl",
     "PacketConn",
     "ParseError",
     "PartialSendError",
+    "PathMTUDiscovery",
     "RawConn",
     "RawDatagram",
     "RawInstruction",
     "RefusalHandler",
     "RefusedInterfaceWarning",
+    "SocketError",
     "SocketOption",
     "SourceFilter",
     "SourceSpecificRangeWarning",
+    "Timestamping",
     "UnreachableCode",
     "UnsupportedError",
     "follow_group",
@@ -168,6 +179,7 @@ __all__ = [
     "open_ip",
     "open_raw",
     "open_udp",
+    "open_unprivileged_icmp",
     "parse_bpf",
     "parse_extensions",
     "parse_icmp",

@@ -117,6 +117,7 @@ class NoInterfaceWarning(UserWarning):
 Topic: TypeAlias = Literal[
     "make udp",
     "make raw",
+    "make icmp",
     "bind",
     "bind low",
     "bind shared",
@@ -125,6 +126,7 @@ Topic: TypeAlias = Literal[
     "join",
     "explicit",
     "route",
+    "path",
     "filter",
     "send",
     "receive",
@@ -146,6 +148,14 @@ ADVICE: Final[Mapping[tuple[Topic, int], str]] = {
     ("make raw", errno.EACCES): "a sandbox or a security module forbids it",
     ("make raw", errno.EMFILE): "the process has too many open files: raise 'ulimit -n'",
     ("make raw", errno.ENFILE): "the host has too many open files: {fs.file-max}",
+    (
+        "make icmp",
+        errno.EACCES,
+    ): "the group of the process is not within the range: "
+    "{net.ipv4.ping_group_range}; or use a raw socket, open_ip(1), which needs CAP_NET_RAW",
+    ("make icmp", errno.EPERM): "a sandbox or a security module forbids it",
+    ("make icmp", errno.EMFILE): "the process has too many open files: raise 'ulimit -n'",
+    ("make icmp", errno.ENFILE): "the host has too many open files: {fs.file-max}",
     ("bind", errno.EADDRINUSE): "another socket has this port: with share_port=True on all of them they share it",
     ("bind", errno.EADDRNOTAVAIL): "no interface of this host has that address; interfaces() lists them",
     ("bind", errno.EACCES): "a sandbox or a security module forbids it",
@@ -172,6 +182,10 @@ ADVICE: Final[Mapping[tuple[Topic, int], str]] = {
     "one only without join_group, excluded and included only after it",
     ("route", errno.ENODEV): "no route to the group, so the kernel can't choose the interface: name one",
     ("route", errno.EADDRINUSE): "the socket is a member on several interfaces, or by other means: name the interface",
+    ("path", errno.ENETUNREACH): "no route there; for a group, set multicast_interface",
+    ("path", errno.EHOSTUNREACH): "the route is of type unreachable: 'ip route get' shows it",
+    ("path", errno.EACCES): "the route is of type prohibit: 'ip route get' shows it",
+    ("path", errno.EINVAL): "the route is of type blackhole: 'ip route get' shows it",
     ("filter", errno.ENOBUFS): "too many sources for one filter: {net.ipv4.igmp_max_msf}, {net.core.optmem_max}; raise "
     "them with sysctl",
     ("filter", errno.ENOMEM): "source lists and BPF programs have used up the socket's option memory: "

@@ -30,6 +30,9 @@ INCLUDES = """
 #include <sys/uio.h>
 #include <linux/in.h>
 #include <linux/filter.h>
+#include <time.h>
+#include <linux/errqueue.h>
+#include <linux/net_tstamp.h>
 #include <linux/icmp.h>
 #include <linux/udp.h>
 """
@@ -74,11 +77,21 @@ def claims(platform: Platform) -> list[str]:
         f"sizeof(struct iovec) == {struct.calcsize(structs.iovec_format(platform))}",
         f"sizeof(struct sock_fprog) == {len(structs.sock_fprog(platform, 1, 1))}",
         f"offsetof(struct sock_fprog, filter) == {structs.sock_fprog(platform, 0, 0xFF).index(255)}",
+        f"sizeof(struct sock_extended_err) + sizeof(struct sockaddr_in) == {structs.EXTENDED_ERROR_SIZE}",
+        f"sizeof(struct scm_timestamping64) == {structs.SCM_TIMESTAMPING_SIZE}",
+        f"MSG_ERRQUEUE == {platform.number('MSG_ERRQUEUE')}",
         "sizeof(struct sock_filter) == 8",
         "sizeof(struct icmp_filter) == 4",
         "MSG_TRUNC == 0x20 && MSG_CTRUNC == 8 && MSG_DONTWAIT == 0x40",
         "sizeof(socklen_t) == 4",
     ]
+    # Headers older than Linux 6.12 lack the last one.
+    stamping = {name: number for name, number in platform.numbers.items() if name.startswith("SOF_")}
+    assert stamping.pop("SOF_TIMESTAMPING_OPT_RX_FILTER") == 1 << 17
+    found += [f"{name} == {number}" for name, number in stamping.items()]
+    error = structs.ExtendedError(0x11111111, 0x22, 0x33, 0x44, 0x55555555, 0x66666666, SOURCE).octets(platform)
+    fields = {"ee_errno": 0x11, "ee_origin": 0x22, "ee_type": 0x33, "ee_code": 0x44, "ee_info": 0x55, "ee_data": 0x66}
+    found += [f"offsetof(struct sock_extended_err, {name}) == {error.index(octet)}" for name, octet in fields.items()]
     found += [f"CMSG_SPACE({n}) == {structs.cmsg_space(platform, n)}" for n in range(17)]
     found += [f"CMSG_LEN({n}) == {structs.cmsg_header_size(platform) + n}" for n in (0, 1, 12)]
     return found + offset_claims(platform)
@@ -138,11 +151,14 @@ def test_numbers_sizes_and_offsets_are_those_of_this_machines_headers(tmp_path: 
 def test_numbers_sizes_and_offsets_are_those_of_a_32_bit_compiler(tmp_path: Path) -> None:
     if this_platform().byte_order != "little" or not (options := options_for_32_bits(tmp_path)):
         pytest.skip("this compiler has no -m32, or its headers can't be read with it")
-    # SO_TIMESTAMPNS depends on the size of time_t; the library uses the number that always has 64 bits.
-    claimed = [claim for claim in claims(linux(word=4)) if not claim.startswith("SO_TIMESTAMPNS ==")]
-    done = check(tmp_path, assertions([*claimed, "SO_TIMESTAMPNS_NEW == 64"]), *options)
+    # These depend on the size of time_t; the library uses the numbers that always have 64 bits.
+    by_time = {"SO_TIMESTAMPNS": 64, "SO_TIMESTAMPING": 65}
+    claimed = [claim for claim in claims(linux(word=4)) if claim.split(" ")[0] not in by_time]
+    done = check(
+        tmp_path, assertions([*claimed, *(f"{name}_NEW == {number}" for name, number in by_time.items())]), *options
+    )
     assert done.returncode == 0, done.stderr
-    assert linux(word=4).option("SO_TIMESTAMPNS").name == 64
+    assert {name: linux(word=4).option(name).name for name in by_time} == by_time
 
 
 def options_for_32_bits(tmp_path: Path) -> list[str]:

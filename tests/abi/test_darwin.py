@@ -27,7 +27,7 @@ IN_H = """
 SOCKET_H = """
     SOL_SOCKET 0xffff           AF_INET 2
     SO_REUSEADDR 0x0004         SO_BROADCAST 0x0020         SO_REUSEPORT 0x0200
-    SO_RCVBUF 0x1002            SO_TYPE 0x1008
+    SO_SNDBUF 0x1001            SO_RCVBUF 0x1002            SO_TYPE 0x1008
 """
 """bsd/sys/socket.h"""
 

@@ -55,6 +55,30 @@ async def tcp() -> AsyncIterator[tuple[trio.SocketStream, trio.SocketStream]]:
         nursery.cancel_scope.cancel()
 
 
+async def test_packets_of_a_stream_with_a_lower_ttl_than_the_lowest_are_not_heard() -> None:
+    async with tcp() as (server, client):
+        conn = Conn(server)
+        assert conn.min_ttl == 0
+        conn.min_ttl = 255
+        Conn(client).ttl = 254
+        await client.send_all(b"from afar")
+        with trio.move_on_after(0.3) as scope:
+            await server.receive_some()
+        assert scope.cancelled_caught
+        Conn(client).ttl = 255
+        with trio.fail_after(20):
+            assert await server.receive_some() == b"from afar"  # It was sent again.
+
+
+async def test_over_udp_the_lowest_ttl_is_kept_and_not_obeyed() -> None:
+    async with open_udp("127.0.0.1") as conn:
+        conn.min_ttl = 255
+        assert conn.min_ttl == 255
+        await conn.send_to(b"hello", conn.local_endpoint)
+        with trio.fail_after(20):
+            assert (await conn.receive()).payload == b"hello"
+
+
 async def test_the_tos_of_an_accepted_stream_is_on_the_wire() -> None:
     async with tcp() as (server, client):
         with socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(ETH_P_ALL)) as wire:

@@ -16,6 +16,7 @@ import pytest
 import trio
 import trio.testing
 
+from support import capabilities
 from support.here import BOTH, is_empty
 from support.systems import having, lacking, on, on_platform
 from trio_ipv4 import (
@@ -26,6 +27,8 @@ from trio_ipv4 import (
     Interface,
     InterfaceFlags,
     PacketConn,
+    PathMTUDiscovery,
+    Timestamping,
     UnsupportedError,
     open_ip,
     open_raw,
@@ -112,6 +115,12 @@ async def test_defaults() -> None:
         ("multicast_interface", 1.0, TypeError, "interface must be an integer"),
         ("receive_buffer_size", 0, ValueError, "receive_buffer_size must be from 1 to"),
         ("receive_buffer_size", -1, ValueError, "receive_buffer_size must be from 1 to"),
+        ("send_buffer_size", 0, ValueError, "send_buffer_size must be from 1 to"),
+        ("min_ttl", 256, ValueError, "min_ttl must be from 0 to 255, got 256"),
+        ("min_ttl", True, TypeError, "min_ttl must be an integer from 0 to 255, got True"),
+        ("path_mtu_discovery", 2, TypeError, "path_mtu_discovery must be a PathMTUDiscovery, got 2"),
+        ("report_errors", 1, TypeError, "report_errors must be True or False, got 1"),
+        ("timestamping", 1, TypeError, "timestamping must be Timestamping, got 1"),
         ("control_flags", 1, TypeError, "control_flags must be ControlFlags, got 1"),
         ("control_flags", None, TypeError, "control_flags must be ControlFlags, got None"),
         ("icmp_filter", 0, TypeError, "icmp_filter must be an ICMPFilter, got 0"),
@@ -131,24 +140,37 @@ async def test_nonsense_is_refused_and_changes_nothing(
         assert conn.multicast_interface == LO
 
 
-async def test_the_receive_buffer_is_what_the_kernel_made_of_it() -> None:
+BUFFERS = [("receive_buffer_size", "rmem_max", socket.SO_RCVBUF), ("send_buffer_size", "wmem_max", socket.SO_SNDBUF)]
+
+
+@pytest.mark.parametrize(("name", "option"), [(name, option) for name, _, option in BUFFERS])
+async def test_a_buffer_is_what_the_kernel_made_of_it(name: str, option: int) -> None:
     async with open_udp() as conn:
-        conn.receive_buffer_size = 10_000
-        assert conn.receive_buffer_size == 20_000  # socket(7): the kernel doubles it.
-        assert conn.socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) == 20_000
-        with pytest.warns(CappedBufferWarning, match=r"1,073,741,823 octets, .* net\.core\.rmem_max") as told:
-            conn.receive_buffer_size = 0x3FFF_FFFF
-        assert told[0].filename == __file__
-        assert 20_000 < conn.receive_buffer_size < 0x3FFF_FFFF  # Capped without an error.
+        setattr(conn, name, 10_000)
+        assert getattr(conn, name) == 20_000  # socket(7): the kernel doubles it.
+        assert conn.socket.getsockopt(socket.SOL_SOCKET, option) == 20_000
 
 
 @pytest.mark.kernel_only("options that are not simulated")
-async def test_each_octet_that_is_missing_from_the_receive_buffer_is_told() -> None:
-    most = int(Path("/proc/sys/net/core/rmem_max").read_text())
+@pytest.mark.parametrize(("name", "sysctl", "option"), BUFFERS)
+async def test_each_octet_that_is_missing_from_a_buffer_is_told(name: str, sysctl: str, option: int) -> None:
+    most = int(Path("/proc/sys/net/core", sysctl).read_text())
     async with open_udp() as conn:
-        conn.receive_buffer_size = most
-        with pytest.warns(CappedBufferWarning, match=f"{most + 1:,} octets, the kernel granted {most:,}"):
-            conn.receive_buffer_size = most + 1
+        with capabilities.without(capabilities.NET_ADMIN):
+            setattr(conn, name, most)
+            what = name.removesuffix("_size").replace("_", " ")
+            message = f"a {what} of {most + 1:,} octets, the kernel granted {most:,}: raise sysctl net.core.{sysctl}"
+            with pytest.warns(CappedBufferWarning, match=message) as told:
+                setattr(conn, name, most + 1)
+        assert told[0].filename == __file__
+        assert conn.socket.getsockopt(socket.SOL_SOCKET, option) == getattr(conn, name) == 2 * most
+
+
+@pytest.mark.parametrize("name", ["receive_buffer_size", "send_buffer_size"])
+async def test_who_has_cap_net_admin_grows_a_buffer_beyond_the_sysctl(name: str) -> None:
+    async with open_udp() as conn:
+        setattr(conn, name, 100_000_000)  # A warning would be an error.
+        assert getattr(conn, name) == 200_000_000
 
 
 # The outgoing interface
@@ -483,7 +505,8 @@ async def test_a_reply_to_a_group_goes_back_to_who_asked(two_links: Network) -> 
 OPERATIONS: list[Callable[[Any], object]] = [
     *(lambda conn, name=name: getattr(conn, name) for name in (  # type: ignore[misc]
         "tos", "ttl", "multicast_ttl", "multicast_loopback", "multicast_interface", "multicast_all", "control_flags",
-        "icmp_filter", "receive_buffer_size", "memberships", "local_endpoint",
+        "icmp_filter", "receive_buffer_size", "send_buffer_size", "memberships", "local_endpoint", "min_ttl",
+        "path_mtu_discovery", "report_errors", "timestamping", "drops",
     )),
     lambda conn: setattr(conn, "tos", 1),
     lambda conn: setattr(conn, "multicast_ttl", 1),
@@ -493,6 +516,12 @@ OPERATIONS: list[Callable[[Any], object]] = [
     lambda conn: setattr(conn, "multicast_all", True),
     lambda conn: setattr(conn, "control_flags", ControlFlags(0)),
     lambda conn: setattr(conn, "receive_buffer_size", 1000),
+    lambda conn: setattr(conn, "send_buffer_size", 1000),
+    lambda conn: setattr(conn, "report_errors", True),
+    lambda conn: setattr(conn, "timestamping", Timestamping.TX_SOFTWARE),
+    lambda conn: setattr(conn, "path_mtu_discovery", PathMTUDiscovery.DO),
+    lambda conn: conn.path_mtu("127.0.0.1"),
+    lambda conn: conn.receive_error_nowait(),
     lambda conn: conn.join_group("lo", GROUP),
     lambda conn: conn.leave_group("lo", GROUP),
     lambda conn: conn.source_filter("lo", GROUP),

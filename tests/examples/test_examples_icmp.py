@@ -6,6 +6,7 @@ import contextlib
 import errno
 import functools
 import importlib.util
+import itertools
 import re
 import select
 import shutil
@@ -13,7 +14,8 @@ import socket
 import struct
 import subprocess
 import sys
-from ipaddress import IPv4Address
+import textwrap
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -24,20 +26,35 @@ import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
+from support import capabilities
 from trio_ipv4 import (
+    ControlMessage,
     Datagram,
+    ErrorOrigin,
     Header,
     HeaderFlags,
+    ICMPDestinationUnreachable,
+    ICMPEcho,
+    ICMPExtension,
+    ICMPOther,
+    ICMPRedirect,
+    ICMPTimeExceeded,
     ICMPType,
+    InterfaceInformation,
+    InterfaceRole,
+    MPLSLabel,
+    MPLSLabelStack,
     PacketConn,
+    RawConn,
     RawDatagram,
     RawInstruction,
+    SocketError,
     internet_checksum,
     open_ip,
     open_raw,
     open_udp,
 )
-from trio_ipv4.testing import Lab, open_lab
+from trio_ipv4.testing import Lab, cancel_at_each_checkpoint, open_lab
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -62,7 +79,8 @@ def example(name: str) -> ModuleType:
     return module
 
 
-ping, traceroute, mdns, filters = map(example, ("ping", "traceroute", "mdns_responder", "filter_by_payload"))
+ping = sys.modules["ping"] = example("ping")  # traceroute.py imports it.
+traceroute, mdns, filters = map(example, ("traceroute", "mdns_responder", "filter_by_payload"))
 
 
 @pytest.fixture
@@ -122,90 +140,240 @@ def fields(captured: list[bytes], folder: Path, display_filter: str, *names: str
 # ping
 
 
+NOWHERE: Final = "203.0.113.1"
+REPLY: Final = r"reply from {}, 64 octets, ttl 64, ([0-9.]+) ms"
+
+
 async def test_the_kernel_answers_ping(lab: Lab) -> None:
     address = str(lab["b"].addresses[0])
-    status, lines, _ = await run(lab["a"], "ping", address, "--count", "3", "--seconds", "10")
+    status, lines, _ = await run(lab["a"], "ping", address, "--interval", "0.1", "--seconds", "10")
     assert status == 0
-    assert len(lines) == 3
-    for sequence, line in enumerate(lines, 1):
-        match = re.fullmatch(rf"{sequence}: echo reply from {address}, 24 octets, ttl 64, ([0-9.]+) ms", line)
+    assert len(lines) == 5
+    times = []
+    for sequence, line in enumerate(lines[:3], 1):
+        match = re.fullmatch(rf"{address}  {sequence}  {REPLY.format(address)}", line)
         assert match, line
-        assert 0 < float(match[1]) < 10_000
+        times.append(float(match[1]))
+    assert 0 < min(times) <= max(times) < 10_000
+    least, middle, most = sorted(times)
+    summary = f"{address}  3 sent, 3 received, 0% lost, min/median/max {least:.3f}/{middle:.3f}/{most:.3f} ms"
+    assert lines[3:] == ["", summary]
 
 
 async def test_ping_by_default_stays_on_the_loopback_interface(lab: Lab) -> None:
     with wire(lab["a"], "lo") as lo, wire(lab["a"]) as en0:
         status, lines, _ = await run(lab["a"], "ping", "--count", "1", "--seconds", "10")
         assert status == 0
-        assert "echo reply from 127.0.0.1" in lines[0]
+        assert "reply from 127.0.0.1" in lines[0]
         assert frames(lo)
         assert not [frame for frame in frames(en0) if b"\x7f\0\0\1" in frame]
 
 
 WITHOUT_NET_RAW: Final = ("setpriv", "--bounding-set", "-net_raw", "--inh-caps", "-all")
+EVERYBODY: Final = "0 2147483647"
 
 
-def allow_ping_sockets() -> None:
-    Path("/proc/sys/net/ipv4/ping_group_range").write_text("0 0", encoding="ascii")
+def allow_ping_sockets(groups: str = "0 0") -> None:
+    Path("/proc/sys/net/ipv4/ping_group_range").write_text(groups, encoding="ascii")
 
 
 async def test_ping_needs_no_capability_where_ping_sockets_are_allowed(lab: Lab) -> None:
     lab["a"].call(allow_ping_sockets)
     address = str(lab["b"].addresses[0])
-    arguments = ("ping", address, "--unprivileged", "--seconds", "10")
+    arguments = ("ping", address, "--interval", "0", "--seconds", "10")
     status, lines, errors = await run(lab["a"], *arguments, prefix=WITHOUT_NET_RAW)
-    assert (status, len(lines), errors) == (0, 3, "")
-    for sequence, line in enumerate(lines, 1):
-        assert line.startswith(f"{sequence}: echo reply from {address}, 24 octets, ttl 64, ")
+    assert (status, len(lines), errors) == (0, 5, "")
+    expected = {rf"{address}  {sequence}  {REPLY.format(address)}" for sequence in (1, 2, 3)}
+    assert [sum(bool(re.fullmatch(each, line)) for line in lines) for each in expected] == [1, 1, 1]
 
 
-async def test_ping_without_the_capability_says_which(lab: Lab) -> None:
-    status, lines, errors = await run(lab["a"], "ping", prefix=WITHOUT_NET_RAW)
+async def test_ping_without_any_right_says_what_to_do(lab: Lab) -> None:
+    for name, arguments in (("ping", ()), ("traceroute", ("--icmp",))):
+        status, lines, errors = await run(lab["a"], name, *arguments, prefix=WITHOUT_NET_RAW)
+        assert (status, lines) == (2, [])
+        assert errors.startswith(f"{name}: one of two ways must be open:\n- ")
+        assert "net.ipv4.ping_group_range" in errors
+        assert "CAP_NET_RAW" in errors
+        assert "Traceback" not in errors
+
+
+async def test_ping_may_be_told_to_use_a_raw_socket(lab: Lab) -> None:
+    lab["a"].call(allow_ping_sockets)
+    status, lines, errors = await run(lab["a"], "ping", "--raw", prefix=WITHOUT_NET_RAW)
     assert (status, lines) == (2, [])
     assert "CAP_NET_RAW" in errors
+    assert "ping_group_range" not in errors
+    assert (await run(lab["a"], "ping", "--raw", "--count", "1"))[0] == 0
 
 
 async def test_ping_gives_up_when_nobody_answers(lab: Lab) -> None:
-    status, lines, _ = await run(lab["a"], "ping", "198.18.0.99", "--count", "2", "--seconds", "0.1")
-    assert (status, lines) == (1, ["1: no answer in 0.1 s", "2: no answer in 0.1 s"])
+    lab["b"].set_sysctl("net.ipv4.icmp_echo_ignore_all", 1)
+    arguments = ("198.18.0.2", "--count", "2", "--seconds", "0.1", "--interval", "0.2")
+    status, lines, _ = await run(lab["a"], "ping", *arguments)
+    expected = ["198.18.0.2  1  no answer in 0.1 s", "198.18.0.2  2  no answer in 0.1 s", ""]
+    assert (status, lines) == (1, [*expected, "198.18.0.2  2 sent, 0 received, 100% lost"])
 
 
-async def test_ping_reports_a_routers_error_by_the_header_that_it_quotes(routed: Lab) -> None:
-    # The router has no route there. What it quotes ends with our identifier and sequence number.
-    status, lines, _ = await run(routed["a"], "ping", "203.0.113.1", "--count", "1", "--seconds", "10")
+async def test_a_request_that_this_host_refuses_to_send_is_no_end(lab: Lab) -> None:
+    arguments = (NOWHERE, "198.18.0.2", "--count", "1")
+    status, lines, errors = await run(lab["a"], "ping", *arguments)
+    assert (status, errors) == (1, "")
+    assert f"{NOWHERE}  1  not sent: Network is unreachable" in lines
+    assert f"{NOWHERE}  1 sent, 0 received, 100% lost" in lines
+    assert re.search(r"^198\.18\.0\.2   1  reply from", "\n".join(lines), re.MULTILINE)
+
+
+async def test_ttl_and_size_are_those_of_the_arguments(routed: Lab, tmp_path: Path) -> None:
+    arguments = ("--count", "1", "--ttl", "1", "--size", "3000")
+    with wire(routed["a"]) as wire_of_a:
+        status, lines, _ = await run(routed["a"], "ping", "198.18.1.2", "198.18.0.254", *arguments)
+        captured = frames(wire_of_a)
     assert status == 1
-    assert lines[0].startswith("1: destination unreachable from 198.18.0.254, ")
+    assert any(re.fullmatch(r"198.18.1.2    1  time exceeded, says 198.18.0.254, \S+ ms", line) for line in lines)
+    assert any(line.startswith("198.18.0.254  1  reply from 198.18.0.254, 3008 octets, ttl 64, ") for line in lines)
+    assert {ttl for (ttl,) in fields(captured, tmp_path, "icmp.type == 8 and !icmp.type == 11", "ip.ttl")} == {"1"}
 
 
-@pytest.mark.pure
-@given(st.binary(max_size=100), st.sampled_from([0, 3, 5, 8, 11, 12]))
-def test_no_icmp_message_is_too_strange(data: bytes, kind: int) -> None:
-    for message in (data, bytes([kind, 0, 0, 0]) + data):
-        right = message[:2] + internet_checksum(message[:2] + b"\0\0" + message[4:]).to_bytes(2, "big") + message[4:]
-        ping.read_answer(right)
-        traceroute.answers(right, "192.0.2.1", 1, 1)
+@pytest.mark.parametrize("arguments", [("--ttl", "0"), ("--ttl", "256"), ("--size", "7"), ("--count", "-1"), ("host",)])
+async def test_ping_refuses_nonsense_in_a_line(lab: Lab, arguments: tuple[str, ...]) -> None:
+    status, lines, errors = await run(lab["a"], "ping", *arguments)
+    assert (status, lines) == (2, [])
+    assert errors.splitlines()[-1].startswith("ping.py: error: argument ")
 
 
-@pytest.mark.pure
-@pytest.mark.parametrize("options", [b"", b"\x94\x04\0\0", bytes(40)], ids=["0", "4", "40"])
-def test_the_request_is_found_behind_quoted_ip_options(options: bytes) -> None:
-    quoted = Header(src="192.0.2.1", dst="192.0.2.2", ttl=1, protocol=1, options=options).with_checksum().marshal()
-    message = bytes([11, 0, 0, 0, 0, 0, 0, 0]) + quoted + traceroute.echo_request(0x1234, 5)
-    message = message[:2] + internet_checksum(message).to_bytes(2, "big") + message[4:]
-    assert traceroute.answers(message, "192.0.2.2", 0x1234, 5) is ICMPType.TIME_EXCEEDED
-    assert traceroute.answers(message, "192.0.2.2", 0x1234, 6) is None
-    assert traceroute.answers(message, "192.0.2.3", 0x1234, 5) is None
-    assert ping.read_answer(message) == (ICMPType.TIME_EXCEEDED, 0x1234, 5)
+KINDS_OF_ROUTE: Final = {
+    "unreachable": ("host unreachable", "!H"),
+    "prohibit": ("communication prohibited", "!X"),
+    None: ("net unreachable", "!N"),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS_OF_ROUTE)
+@pytest.mark.parametrize("is_raw", [False, True], ids=["unprivileged", "raw"])
+async def test_an_unreachable_address_is_told_at_once(routed: Lab, kind: str | None, is_raw: bool) -> None:
+    if kind is not None:
+        routed["router"].ip("route", "add", kind, f"{NOWHERE}/32")
+    routed["a"].call(allow_ping_sockets, EVERYBODY)
+    prefix = () if is_raw else WITHOUT_NET_RAW
+    with trio.fail_after(SECONDS):  # Less than the ping would wait.
+        arguments = (NOWHERE, "198.18.1.2", "--count", "1", "--seconds", "100", *(["--raw"] if is_raw else []))
+        status, lines, errors = await run(routed["a"], "ping", *arguments, prefix=prefix)
+    assert (status, errors) == (1, "")
+    said, own = KINDS_OF_ROUTE[kind][0], {line.split()[0]: line for line in lines[:2]}
+    assert re.fullmatch(rf"{NOWHERE}  1  {said}, says 198\.18\.0\.254, [0-9.]+ ms", own[NOWHERE])
+    assert own["198.18.1.2"].startswith("198.18.1.2   1  reply from 198.18.1.2, 64 octets, ttl 63, ")
+    assert all(len(line) <= 80 for line in lines)
+
+
+async def test_a_neighbour_that_is_not_there_is_told_by_this_host(lab: Lab) -> None:
+    lab["a"].call(allow_ping_sockets, EVERYBODY)
+    lab["a"].set_sysctl("net.ipv4.neigh.en0.retrans_time_ms", 20)  # ARP asks three times.
+    status, lines, _ = await run(lab["a"], "ping", "198.18.0.99", "--count", "1", "--seconds", "20")
+    assert status == 1
+    assert re.fullmatch(r"198\.18\.0\.99  1  host unreachable, says 198\.18\.0\.1, [0-9.]+ ms", lines[0])
+
+
+async def test_a_smaller_mtu_on_the_way_is_told(routed: Lab) -> None:
+    routed["router"].set_mtu("en1", 1000)
+    status, lines, _ = await run(routed["a"], "ping", "198.18.1.2", "--count", "1", "--size", "1200")
+    assert status == 1
+    assert lines[0].startswith("198.18.1.2  1  fragmentation needed, mtu 1000, says 198.18.0.254, ")
+
+
+async def test_two_pings_of_one_connection_are_not_mixed_up(routed: Lab) -> None:
+    # As any user: one connection, four pings at once. The host that lives answers last.
+    routed["b"].set_sysctl("net.ipv4.icmp_echo_ignore_all", 1)
+    routed["router"].ip("route", "add", "unreachable", f"{NOWHERE}/32")
+    routed["a"].call(allow_ping_sockets, EVERYBODY)
+    alive, told = str(routed["b"].addresses[0]), {}
+
+    async def ask(address: str, sequence: int) -> None:
+        answer = await asker.ask(ping.echo(address, identifier, sequence))
+        told[address, sequence] = answer.type, answer.peer
+
+    with capabilities.without(capabilities.NET_RAW):
+        conn, identifier = routed["a"].call(ping.open_unprivileged)
+    with trio.fail_after(SECONDS):
+        echo = routed["b"].call(open_ip, 1)
+        async with echo, conn, ping.open_asker(conn) as asker, trio.open_nursery() as nursery:
+            nursery.start_soon(ask, alive, 1)
+            first = await echo.receive()
+            nursery.start_soon(ask, alive, 2)
+            second = await echo.receive()
+            async with trio.open_nursery() as inner:
+                inner.start_soon(ask, NOWHERE, 1)
+                inner.start_soon(ask, NOWHERE, 2)
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            unreachable = ICMPType.DESTINATION_UNREACHABLE, "198.18.0.254"
+            assert told == {(NOWHERE, 1): unreachable, (NOWHERE, 2): unreachable}
+            await echo.send(second.reply(to_reply(second.payload)))
+            await echo.send(second.reply(to_reply(second.payload)))  # A duplicate changes nothing.
+            while (alive, 2) not in told:
+                await trio.testing.wait_all_tasks_blocked(0.01)
+            assert (alive, 1) not in told
+            await echo.send(first.reply(to_reply(first.payload)))
+    assert told[alive, 1] == told[alive, 2] == (ICMPType.ECHO_REPLY, alive)
+
+
+async def test_a_ping_that_is_cancelled_anywhere_leaves_nothing() -> None:
+    async def ask() -> None:
+        assert (await asker.ask(ping.echo("127.0.0.1", 1, 1))).type is ICMPType.ECHO_REPLY
+
+    async with raw_ping() as conn, ping.open_asker(conn) as asker:
+        assert await cancel_at_each_checkpoint(ask, after_each=lambda: check(asker._waiting == [])) > 2
+        await ask()
+    async with raw_ping() as conn:
+        await cancel_at_each_checkpoint(lambda: ping_once(conn, 1))
+        assert await ping_once(conn, 1) is ICMPType.ECHO_REPLY
+
+
+def check(condition: bool) -> None:
+    assert condition
+
+
+async def test_a_redirect_is_no_answer(lab: Lab) -> None:
+    # Linux puts it into the error queue of an unprivileged socket. The reply comes after it.
+    lab["a"].call(allow_ping_sockets, EVERYBODY)
+    lab["b"].set_sysctl("net.ipv4.icmp_echo_ignore_all", 1)
+    told = []
+
+    async def ask() -> None:
+        told.append(await ping.ping(conn, "198.18.0.2", identifier, 1))
+
+    conn, identifier = lab["a"].call(ping.open_unprivileged)
+    with trio.fail_after(SECONDS):
+        async with conn, lab["b"].call(open_ip, 1) as other, trio.open_nursery() as nursery:
+            nursery.start_soon(ask)
+            asked = await other.receive()
+            quoted = Header(src="198.18.0.1", dst="198.18.0.2", ttl=64, protocol=1).with_checksum().marshal()
+            for error in (ICMPRedirect(1, "198.18.0.3", quoted + asked.payload), ICMPOther(4, 0, bytes(4) + quoted)):
+                await other.send(asked.reply(error.marshal()))
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            assert told == []
+            await other.send(asked.reply(to_reply(asked.payload)))
+    assert told[0].type is ICMPType.ECHO_REPLY
+
+
+ROUTER_ALERT: Final = bytes([148, 4, 0, 0])  # RFC 2113
+
+
+@pytest.mark.parametrize("way", ["unprivileged", "raw", "udp"])
+async def test_the_request_is_found_behind_quoted_ip_options(routed: Lab, way: str) -> None:
+    routed["a"].call(allow_ping_sockets, EVERYBODY)
+    opener = {"unprivileged": ping.open_unprivileged, "raw": ping.open_privileged, "udp": traceroute.open_conn}[way]
+    conn, identifier = routed["a"].call(opener)
+    conn.socket.setsockopt(socket.IPPROTO_IP, socket.IP_OPTIONS, ROUTER_ALERT)
+    with trio.fail_after(SECONDS), wire(routed["a"]) as listening:
+        async with conn, traceroute.open_tracer(conn, NOWHERE, identifier) as tracer:
+            answer = await tracer.probe(9)
+        assert any(ROUTER_ALERT in frame[34 + 8 + 20 :] for frame in frames(listening))  # It is in the quote.
+    assert (answer.peer, answer.type) == ("198.18.0.254", ICMPType.DESTINATION_UNREACHABLE)
 
 
 # Answers that belong to somebody else
 
 
-MATCHERS: Final[dict[str, Callable[..., ICMPType | None]]] = {
-    "ping": lambda message, address, *request: ping.answers(message, address, ping.echo_request(*request)),
-    "traceroute": traceroute.answers,
-}
-ERRORS: Final = (ICMPType.DESTINATION_UNREACHABLE, ICMPType.TIME_EXCEEDED)
+ERRORS: Final = (ICMPType.DESTINATION_UNREACHABLE, ICMPType.TIME_EXCEEDED, ICMPType.PARAMETER_PROBLEM)
 
 
 def with_checksum(message: bytes) -> bytes:
@@ -217,9 +385,14 @@ def to_reply(request: bytes) -> bytes:
     return with_checksum(b"\0" + request[1:])
 
 
-def to_error(kind: int, quoted: bytes, *, dst: str | IPv4Address, protocol: int = 1, options: bytes = b"") -> bytes:
-    header = Header(src="192.0.2.1", dst=dst, ttl=1, protocol=protocol, options=options).with_checksum()
-    return with_checksum(bytes([kind, 0, 0, 0, 0, 0, 0, 0]) + header.marshal() + quoted)
+def to_error(kind: int, quoted: bytes, *, destination: tuple[str, int]) -> SocketError:
+    return SocketError(errno.EHOSTUNREACH, ErrorOrigin.ICMP, kind, 0, 0, "192.0.2.1", destination, quoted)
+
+
+def to_request(address: str, identifier: int, sequence: int, data: bytes) -> Any:
+    asked = ICMPEcho(identifier, sequence, data)
+    reply = ICMPEcho(identifier, sequence, data, is_reply=True)
+    return ping.Request((address, 0), asked.marshal(), reply.marshal(), 0.0)
 
 
 numbers = st.integers(0, 0xFFFF)
@@ -227,76 +400,84 @@ octets_of_data = st.binary(min_size=1, max_size=40)
 
 
 @pytest.mark.pure
-@pytest.mark.parametrize("example_name", MATCHERS)
+@given(st.binary(max_size=100), st.sampled_from([0, 3, 5, 8, 11, 12]))
+def test_no_icmp_message_is_too_strange(data: bytes, kind: int) -> None:
+    request = to_request("192.0.2.2", 1, 1, b"data")
+    for message in (data, with_checksum(bytes([kind, 0, 0, 0]) + data)):
+        assert not ping.answers(Datagram(message, ("192.0.2.2", 0)), request)
+        is_quote = request.octets.startswith(message[: len(request.octets)])
+        error = to_error(kind, message, destination=("192.0.2.2", 0))
+        assert ping.answers(error, request) is (is_quote and kind in ERRORS)
+
+
+@pytest.mark.pure
 @given(
     kind=st.sampled_from(ERRORS),
     identifier=numbers,
     sequence=numbers,
     data=octets_of_data,
-    quoted=st.integers(0, 60),
-    field=st.sampled_from(["identifier", "sequence", "data", "type", "destination", "protocol"]),
+    quoted=st.integers(8, 60),
+    field=st.sampled_from(["identifier", "sequence", "data", "type", "destination", "kind"]),
     difference=st.integers(1, 255),
-    options=st.sampled_from([b"", b"\x94\x04\0\0", bytes(40)]),
 )
 def test_an_error_is_taken_for_the_request_that_it_quotes_and_for_no_other(
-    example_name: str,
-    kind: ICMPType,
-    identifier: int,
-    sequence: int,
-    data: bytes,
-    quoted: int,
-    field: str,
-    difference: int,
-    options: bytes,
+    kind: ICMPType, identifier: int, sequence: int, data: bytes, quoted: int, field: str, difference: int
 ) -> None:
-    answers = MATCHERS[example_name]
-    address = IPv4Address("192.0.2.2")
-    mine = str(address), identifier, sequence, data
-    request = traceroute.echo_request(identifier, sequence, data)
-    enough = quoted >= 8
-    own = to_error(kind, request[:quoted], dst=address, options=options)
-    assert answers(own, *mine) is (kind if enough else None)
+    address = "192.0.2.2"
+    mine = to_request(address, identifier, sequence, data)
+    request = mine.octets
+    assert ping.answers(to_error(kind, request[:quoted], destination=(address, 0)), mine)
     # RFC 4884: zeros up to 128 octets, before an extension.
-    if quoted >= len(request):
-        padded = to_error(kind, (request + bytes(128))[:128] + b"\x20\0\0\0", dst=address, options=options)
-        assert answers(padded, *mine) is kind
+    assert ping.answers(to_error(kind, (request + bytes(128))[:128], destination=(address, 0)), mine)
 
-    other, destination, protocol = request, address, 1
+    other, destination = request, address
     if field == "identifier":
-        other = traceroute.echo_request(identifier ^ difference, sequence, data)
+        other = to_request(address, identifier ^ difference, sequence, data).octets
     elif field == "sequence":
-        other = traceroute.echo_request(identifier, sequence ^ difference, data)
+        other = to_request(address, identifier, sequence ^ difference, data).octets
     elif field == "data":  # One octet that is another always changes the checksum.
-        other = traceroute.echo_request(identifier, sequence, bytes([data[0] ^ difference]) + data[1:])
+        other = to_request(address, identifier, sequence, bytes([data[0] ^ difference]) + data[1:]).octets
     elif field == "type":
         other = bytes([request[0] ^ difference]) + request[1:]
     elif field == "destination":
-        destination = IPv4Address(int(address) ^ difference)
+        destination = str(IPv4Address(int(IPv4Address(address)) ^ difference))
     else:
-        protocol = 1 ^ difference
-    others = to_error(kind, other[: max(quoted, 8)], dst=destination, protocol=protocol, options=options)
-    assert answers(others, *mine) is None
+        kind = ICMPType.REDIRECT
+    assert not ping.answers(to_error(kind, other[:quoted], destination=(destination, 0)), mine)
 
 
 @pytest.mark.pure
-@pytest.mark.parametrize("example_name", MATCHERS)
 @given(identifier=numbers, sequence=numbers, data=octets_of_data, difference=st.integers(1, 255))
 def test_a_reply_is_taken_for_the_request_that_it_returns_and_for_no_other(
-    example_name: str, identifier: int, sequence: int, data: bytes, difference: int
+    identifier: int, sequence: int, data: bytes, difference: int
 ) -> None:
-    answers = MATCHERS[example_name]
-    mine = "192.0.2.2", identifier, sequence, data
-    request = traceroute.echo_request(identifier, sequence, data)
-    assert answers(to_reply(request), *mine) is ICMPType.ECHO_REPLY
+    def is_answer(message: bytes) -> bool:
+        found = ping.answers(Datagram(message, ("192.0.2.2", 0)), mine)
+        assert isinstance(found, bool)
+        return found
+
+    mine = to_request("192.0.2.2", identifier, sequence, data)
+    assert is_answer(to_reply(mine.octets))
     for others in (
-        traceroute.echo_request(identifier ^ difference, sequence, data),
-        traceroute.echo_request(identifier, sequence ^ difference, data),
-        traceroute.echo_request(identifier, sequence, bytes([data[0] ^ difference]) + data[1:]),
-        traceroute.echo_request(identifier, sequence, data[1:]),
-        traceroute.echo_request(identifier, sequence, data + b"\0"),
+        ICMPEcho(identifier ^ difference, sequence, data),
+        ICMPEcho(identifier, sequence ^ difference, data),
+        ICMPEcho(identifier, sequence, bytes([data[0] ^ difference]) + data[1:]),
+        ICMPEcho(identifier, sequence, data[1:]),
+        ICMPEcho(identifier, sequence, data + b"\0"),
     ):
-        assert answers(to_reply(others), *mine) is None
-    assert answers(request, *mine) is None  # The loopback interface shows requests, too.
+        assert not is_answer(to_reply(others.marshal()))
+    assert not is_answer(mine.octets)  # The loopback interface shows requests, too.
+
+
+@pytest.mark.pure
+@given(port=st.integers(1, 0xFFFF), other=st.integers(1, 0xFFFF), quoted=st.integers(0, 40))
+def test_over_udp_each_probe_has_its_port(port: int, other: int, quoted: int) -> None:
+    mine = ping.Request(("192.0.2.2", port), bytes(range(32)), None, 0.0)
+    error = to_error(11, mine.octets[:quoted], destination=("192.0.2.2", other))
+    assert ping.answers(error, mine) is (port == other)
+    assert ping.answers(Datagram(b"", ("192.0.2.2", other)), mine) is (port == other)
+    assert not ping.answers(Datagram(b"", ("192.0.2.3", port)), mine)
+    assert not ping.answers(to_error(11, b"x", destination=("192.0.2.2", port)), mine)
 
 
 class Echoes:
@@ -333,8 +514,8 @@ async def ping_once(conn: PacketConn, identifier: int) -> ICMPType:
 
 
 async def probe_once(conn: PacketConn, identifier: int) -> ICMPType:
-    hop = await traceroute.probe(conn, "127.0.0.1", 1, identifier=identifier)
-    return ICMPType(hop.type)
+    async with traceroute.open_tracer(conn, "127.0.0.1", identifier) as tracer:
+        return ICMPType((await tracer.probe(1)).type)
 
 
 def raw_ping() -> PacketConn:
@@ -343,7 +524,7 @@ def raw_ping() -> PacketConn:
     return conn
 
 
-ASKERS: Final = {"ping": (raw_ping, ping_once), "traceroute": (traceroute.open_tracer, probe_once)}
+ASKERS: Final = {"ping": ping_once, "traceroute": probe_once}
 
 
 @pytest.mark.parametrize("second", ASKERS)
@@ -352,9 +533,8 @@ async def test_two_who_chose_the_same_numbers_take_their_own_replies(echoes: Ech
     done: list[int] = []
 
     async def ask(number: int, name: str) -> None:
-        opener, once = ASKERS[name]
-        async with opener() as conn:
-            assert await once(conn, 0x1234) is ICMPType.ECHO_REPLY
+        async with raw_ping() as conn:
+            assert await ASKERS[name](conn, 0x1234) is ICMPType.ECHO_REPLY
         done.append(number)
 
     with trio.fail_after(SECONDS):
@@ -370,15 +550,14 @@ async def test_two_who_chose_the_same_numbers_take_their_own_replies(echoes: Ech
 
 @pytest.mark.parametrize("name", ASKERS)
 async def test_the_late_reply_to_an_earlier_request_is_not_the_next_ones(echoes: Echoes, name: str) -> None:
-    opener, once = ASKERS[name]
     done = trio.Event()
 
     async def ask(conn: PacketConn) -> None:
-        await once(conn, 0x1234)
+        await ASKERS[name](conn, 0x1234)
         done.set()
 
     with trio.fail_after(SECONDS):
-        async with opener() as conn:
+        async with raw_ping() as conn:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(ask, conn)
                 await echoes.hear()
@@ -400,7 +579,7 @@ async def test_unprivileged_pings_and_a_privileged_one_with_their_number_take_th
         assert await ping_once(conn, identifier) is ICMPType.ECHO_REPLY
         done.append(number)
 
-    (one, number_of_one), (other, number_of_other) = [await ping.open_unprivileged() for _ in range(2)]
+    (one, number_of_one), (other, number_of_other) = [ping.open_unprivileged() for _ in range(2)]
     assert number_of_one != number_of_other
     with trio.fail_after(SECONDS):
         async with one, other, raw_ping() as raw, trio.open_nursery() as nursery:
@@ -431,11 +610,12 @@ async def test_an_error_about_udp_to_the_same_address_is_not_for_a_ping(echoes: 
         done.append(await ping_once(conn, 1))
 
     with trio.fail_after(SECONDS):
-        async with raw_ping() as conn, raw_ping() as watching, open_udp() as udp, trio.open_nursery() as nursery:
+        async with raw_ping() as conn, open_ip(1) as watching, open_udp() as udp, trio.open_nursery() as nursery:
             nursery.start_soon(ask, conn)
             await echoes.hear()
             await udp.send_to(b"?", ("127.0.0.1", 9))
-            assert (await watching.receive()).payload[:2] == bytes([ICMPType.DESTINATION_UNREACHABLE, 3])
+            while (await watching.receive()).payload[:2] != bytes([ICMPType.DESTINATION_UNREACHABLE, 3]):
+                pass
             await trio.testing.wait_all_tasks_blocked(0.01)
             assert not done
             await echoes.reply_to(0)
@@ -478,9 +658,10 @@ async def test_many_traceroutes_and_pings_at_once_find_what_each_would_alone(rou
     }
     found = []
 
-    async def trace(conn: PacketConn, address: str, hops: int) -> None:
-        hop = await traceroute.probe(conn, address, hops)
-        found.append(((address, hops), (hop.peer, hop.type)))
+    async def trace(conn: PacketConn, identifier: int, address: str, hops: int) -> None:
+        async with traceroute.open_tracer(conn, address, identifier) as tracer:
+            answer = await tracer.probe(hops)
+        found.append(((address, hops), (answer.peer, answer.type)))
 
     async def ask(conn: PacketConn, identifier: int, address: str) -> None:
         answer = await ping.ping(conn, address, identifier, 2)
@@ -494,8 +675,9 @@ async def test_many_traceroutes_and_pings_at_once_find_what_each_would_alone(rou
             tasks: list[Callable[[], Awaitable[None]]] = []
             for _ in range(2):
                 for address, hops in expected:
-                    conn = await opened.enter_async_context(routed["a"].call(traceroute.open_tracer))
-                    tasks.append(functools.partial(trace, conn, address, hops))
+                    conn, identifier = routed["a"].call(ping.open_privileged)
+                    await opened.enter_async_context(conn)
+                    tasks.append(functools.partial(trace, conn, identifier, address, hops))
                 for address in (router, alive, nowhere):
                     conn, identifier = routed["a"].call(ping.open_privileged)
                     tasks.append(functools.partial(ask, await opened.enter_async_context(conn), identifier, address))
@@ -510,24 +692,257 @@ async def test_many_traceroutes_and_pings_at_once_find_what_each_would_alone(rou
 # traceroute
 
 
+TIMES: Final = r"(?:  [0-9.]+ ms)"
+WAYS: Final = {
+    "udp": ((), "1 0", WITHOUT_NET_RAW),
+    "icmp": (("--icmp",), EVERYBODY, WITHOUT_NET_RAW),
+    "raw": (("--icmp",), "1 0", ()),
+}
+"""Arguments, net.ipv4.ping_group_range, and what takes the privilege away."""
+
+
+@pytest.fixture
+def path(needs_lab: None) -> Iterator[Lab]:
+    """A path of five routers from "a" to "b". Link i is between host i and the next one."""
+    names = ["a", "r1", "r2", "r3", "r4", "r5", "b"]
+    links = {name: [link for link in (each - 1, each) if 0 <= link < 6] for each, name in enumerate(names)}
+    with open_lab(links) as lab:
+        for position, host in enumerate(lab.values()):
+            if host.name.startswith("r"):
+                host.set_sysctl("net.ipv4.ip_forward", 1)
+            for link in range(6):
+                if link < position - 1:
+                    host.add_route(f"198.18.{link}.0/24", via=f"198.18.{position - 1}.{position}")
+                elif link > position:
+                    host.add_route(f"198.18.{link}.0/24", via=f"198.18.{position}.{position + 2}")
+        yield lab
+
+
+HOPS_OF_PATH: Final = [f"198.18.{link}.{link + 2}" for link in range(6)]
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_traceroute_finds_every_router_of_a_path_in_order(path: Lab, way: str) -> None:
+    # The routers have their defaults: each sends this host 6 errors at once (icmp_ratelimit), and 3 are asked of it.
+    # The destination is asked by all later probes, too, but those of the hop at which it is found come first.
+    arguments, groups, prefix = WAYS[way]
+    path["a"].call(allow_ping_sockets, groups)
+    arguments = (HOPS_OF_PATH[-1], "--seconds", "10", *arguments)
+    status, lines, errors = await run(path["a"], "traceroute", *arguments, prefix=prefix)
+    assert (status, errors) == (0, "")
+    assert [line.split()[:2] for line in lines] == [[str(ttl), peer] for ttl, peer in enumerate(HOPS_OF_PATH, 1)]
+    assert all(re.fullmatch(rf" \d  [0-9.]+{TIMES}{{3}}", line) for line in lines), lines
+    assert all(len(line) <= 80 for line in lines)
+
+
+@pytest.mark.parametrize(("name", "count"), [("traceroute", 18), ("ping", 4)])
+async def test_any_user_may_trace_and_ping(
+    path: Lab, as_nobody: Callable[[list[str]], list[str]], name: str, count: int
+) -> None:
+    path["a"].call(allow_ping_sockets, EVERYBODY)
+    argv = as_nobody([sys.executable, str(EXAMPLES / f"{name}.py"), HOPS_OF_PATH[-1]])
+    with trio.fail_after(SECONDS):
+        done = await trio.run_process(path["a"].command(argv), capture_stdout=True, capture_stderr=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.decode().count(" ms") == count
+
+
 async def test_traceroute_lists_the_router_then_the_destination(routed: Lab, tmp_path: Path) -> None:
     destination = str(routed["b"].addresses[0])
     with wire(routed["a"]) as wire_of_a:
-        status, lines, _ = await run(routed["a"], "traceroute", destination, "--seconds", "10")
+        arguments = (destination, "--seconds", "10", "--icmp", "--probes", "1", "--hops", "2")
+        status, lines, _ = await run(routed["a"], "traceroute", *arguments)
         captured = frames(wire_of_a)
     assert status == 0
-    assert [line.split("  ")[:3] for line in lines] == [
-        ["1", "198.18.0.254", "time exceeded"],
-        ["2", destination, "echo reply"],
-    ]
-    assert all(float(line.split("  ")[3].removesuffix(" ms")) > 0 for line in lines)
+    assert [line.split()[:2] for line in lines] == [["1", "198.18.0.254"], ["2", destination]]
+    assert all(float(line.split()[2]) > 0 for line in lines)
     probes = fields(captured, tmp_path, "icmp.type == 8 and !icmp.type == 11", "ip.ttl", "icmp.checksum.status")
     assert probes == [["1", "1"], ["2", "1"]]  # A status of 1 is good.
 
 
+async def test_over_udp_each_probe_goes_to_a_port_of_its_own(routed: Lab, tmp_path: Path) -> None:
+    with wire(routed["a"]) as wire_of_a:
+        assert (await run(routed["a"], "traceroute", "198.18.1.2", "--hops", "2"))[0] == 0
+        captured = frames(wire_of_a)
+    probes = fields(captured, tmp_path, "udp and !icmp", "ip.ttl", "udp.dstport", "udp.length", "udp.srcport")
+    assert [each[:3] for each in probes] == [[str(1 + n // 3), str(33434 + n), "40"] for n in range(6)]
+    assert len({source for *_, source in probes}) == 1
+
+
 async def test_traceroute_shows_a_hop_that_does_not_answer(lab: Lab) -> None:
-    status, lines, _ = await run(lab["a"], "traceroute", "198.18.0.99", "--hops", "2", "--seconds", "0.1")
-    assert (status, lines) == (1, ["1  *", "2  *"])
+    lab["a"].add_route("0.0.0.0/0", via="198.18.0.2")  # It is no router.
+    for way in ((), ("--icmp",)):
+        arguments = (NOWHERE, "--hops", "2", "--seconds", "0.1", *way)
+        assert await run(lab["a"], "traceroute", *arguments) == (1, [" 1  *  *  *", " 2  *  *  *"], "")
+
+
+async def test_traceroute_stops_where_this_host_refuses_to_send(lab: Lab) -> None:
+    expected = (1, [" 1  not sent: Network is unreachable"], "")
+    assert await run(lab["a"], "traceroute", NOWHERE) == expected
+
+
+async def test_a_port_where_somebody_answers_ends_the_trace(lab: Lab) -> None:
+    async with lab["b"].call(open_udp, port=33434) as server, trio.open_nursery() as nursery:
+
+        async def answer() -> None:
+            async for datagram in server:
+                await server.send(datagram.reply(b"hello"))
+
+        nursery.start_soon(answer)
+        status, lines, _ = await run(lab["a"], "traceroute", "198.18.0.2", "--probes", "1")
+        nursery.cancel_scope.cancel()
+    assert status == 0
+    assert re.fullmatch(rf" 1  198\.18\.0\.2{TIMES}", "\n".join(lines))
+
+
+@pytest.mark.parametrize("kind", KINDS_OF_ROUTE)
+@pytest.mark.parametrize("way", WAYS)
+async def test_an_unreachable_address_has_the_mark_of_traceroute_8(routed: Lab, kind: str | None, way: str) -> None:
+    if kind is not None:
+        routed["router"].ip("route", "add", kind, f"{NOWHERE}/32")
+    arguments, groups, prefix = WAYS[way]
+    routed["a"].call(allow_ping_sockets, groups)
+    arguments = (NOWHERE, "--probes", "1", "--seconds", "10", *arguments)
+    status, lines, errors = await run(routed["a"], "traceroute", *arguments, prefix=prefix)
+    assert (status, errors, len(lines)) == (1, "", 1)
+    assert re.fullmatch(rf" 1  198\.18\.0\.254{TIMES} {KINDS_OF_ROUTE[kind][1]}", lines[0])
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_prohibiting_firewall_shows_as_x(routed: Lab, way: str) -> None:
+    if shutil.which("nft") is None:
+        pytest.skip("nft is not installed")
+    rules = "type filter hook forward priority 0\nip daddr 198.18.1.2 reject with icmp type admin-prohibited"
+    script = f"table ip t {{\nchain c {{\n{rules}\n}}\n}}\n"
+    routed["router"].call(subprocess.run, ["nft", "-f", "-"], input=script, text=True, check=True)
+    arguments, groups, prefix = WAYS[way]
+    routed["a"].call(allow_ping_sockets, groups)
+    arguments = ("198.18.1.2", "--probes", "2", "--seconds", "10", *arguments)
+    status, lines, errors = await run(routed["a"], "traceroute", *arguments, prefix=prefix)
+    assert (status, errors, len(lines)) == (1, "", 2)
+    assert re.fullmatch(rf" 1  198\.18\.0\.254{TIMES}{{2}}", lines[0])
+    assert re.fullmatch(r" 2  198\.18\.0\.254(?:  [0-9.]+ ms !X){2}", lines[1])
+
+
+STACK: Final = MPLSLabelStack(
+    [MPLSLabel(16014, traffic_class=4, ttl=1), MPLSLabel(17, ttl=255, bottom_of_stack=True)],
+)
+EXTENSIONS: Final = (
+    STACK,
+    InterfaceInformation(InterfaceRole.INCOMING, ifindex=7, address="192.0.2.9", name="xe-0/0/1", mtu=9000),
+    InterfaceInformation(InterfaceRole.NEXT_HOP, name="\x1b[31mred", address=IPv6Address("2001:db8::1")),
+    ICMPExtension(9, 1, b"\0\0\0\1"),
+)
+SHOWN: Final = [
+    "      MPLS label 16014, class 4, ttl 1",
+    "      MPLS label 17, class 0, ttl 255, bottom of stack",
+    "      interface, incoming: 'xe-0/0/1', index 7, 192.0.2.9, mtu 9000",
+    "      interface, next hop: '\\x1b[31mred', 2001:db8::1",
+    "      extension of class 9, type 1: 4 octets",
+]
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_mpls_labels_and_interfaces_are_shown_if_the_router_tells_them(lab: Lab, way: str) -> None:
+    # A host that answers by hand: two routers in turn at the first hop, nobody at the second one, then the destination.
+    arguments, groups, prefix = WAYS[way]
+    lab["a"].call(allow_ping_sockets, groups)
+    lab["a"].add_route("0.0.0.0/0", via="198.18.0.2")
+    sources = itertools.cycle(["198.51.100.1", "198.51.100.2"])
+
+    async def answer(listening: socket.socket, conn: RawConn) -> None:
+        while True:
+            await trio.lowlevel.wait_readable(listening)
+            for frame in frames(listening):
+                if frame[12:14] == b"\x08\0" and frame[30:34] == IPv4Address(NOWHERE).packed:
+                    asked = Header.parse(frame[14:])
+                    if asked.ttl == 1:
+                        source, message = next(sources), ICMPTimeExceeded(0, frame[14:], extensions=EXTENSIONS)
+                    elif asked.ttl > 2:
+                        source, message = NOWHERE, ICMPDestinationUnreachable(3, frame[14:])
+                    else:
+                        continue
+                    header = Header(src=source, dst=asked.src, ttl=64, protocol=1)
+                    await conn.send(RawDatagram(header, message.marshal()))
+
+    with wire(lab["b"]) as listening:
+        async with lab["b"].call(open_raw, 1) as conn, trio.open_nursery() as nursery:
+            nursery.start_soon(answer, listening, conn)
+            # The second hop is silent until its time is up.
+            arguments = (NOWHERE, "--probes", "2", "--seconds", "3", *arguments)
+            status, lines, errors = await run(lab["a"], "traceroute", *arguments, prefix=prefix)
+            nursery.cancel_scope.cancel()
+    assert (status, errors) == (0, "")
+    first, second, *rest = lines
+    # Which of the two probes was answered first does not matter.
+    assert {first[:4], second[:4]} == {" 1  ", "    "}
+    assert {first[4:].split()[0], second[4:].split()[0]} == {"198.51.100.1", "198.51.100.2"}
+    assert rest[:-2] == SHOWN
+    assert rest[-2] == " 2  *  *"
+    assert re.fullmatch(rf" 3  203\.0\.113\.1{TIMES}{{2}}", rest[-1])
+    assert all(len(line) <= 80 for line in lines)
+
+
+def heard(kind: int, code: int, info: int = 0, peer: str = "192.0.2.1") -> Any:
+    destination = ("192.0.2.2", 33434)
+    return ping.Answer(SocketError(113, ErrorOrigin.ICMP, kind, code, info, peer, destination), 0.0015)
+
+
+@pytest.mark.pure
+def test_the_marks_are_those_of_traceroute_8() -> None:
+    marks = " ".join(traceroute.mark(heard(3, code)) or "-" for code in range(17))
+    assert marks == "!N !H !P - !F !S !N !H !N !X !X !N !H !X !V !C !<3-16>"
+    assert traceroute.mark(heard(3, 4, 1400)) == "!F-1400"
+    assert traceroute.mark(heard(11, 0)) == ""
+    assert traceroute.mark(heard(12, 0)) == "!<12-0>"
+
+
+@pytest.mark.pure
+def test_each_router_of_a_hop_has_a_line() -> None:
+    hop = traceroute.Hop(7, 5)
+    hop.answers = [None, heard(11, 0), None, heard(3, 1, peer="192.0.2.3"), heard(11, 0)]
+    assert [*hop.lines()] == [
+        " 7  *  192.0.2.1  1.500 ms  *",
+        "    192.0.2.3  1.500 ms !H",
+        "    192.0.2.1  1.500 ms",
+    ]
+    assert hop.is_last
+    hop.answers = [None, heard(11, 0)]
+    assert not hop.is_last
+
+
+async def test_what_the_page_shows_asks_the_third_router(path: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+    page = (EXAMPLES.parent / "how-to" / "ping-and-traceroute.md").read_text(encoding="utf-8")
+    assert all(hasattr(ping, name) for name in re.findall(r"ping\.py\n:pyobject: (\w+)", page))
+    [block] = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    names = {"open_udp": functools.partial(path["a"].call, open_udp), "ControlMessage": ControlMessage}
+    exec("async def main():\n" + textwrap.indent(block, "    "), names)
+    main: Any = names["main"]
+    with trio.fail_after(SECONDS):
+        await main()
+    assert capsys.readouterr().out == f"{HOPS_OF_PATH[2]} ('{HOPS_OF_PATH[-1]}', 33434) ()\n"
+
+
+async def test_a_few_probes_are_in_flight_at_once(lab: Lab) -> None:
+    lab["a"].add_route("0.0.0.0/0", via="198.18.0.2")  # It is no router.
+    conn, _ = lab["a"].call(traceroute.open_conn)
+    async with conn, ping.open_asker(conn) as asker, trio.open_nursery() as nursery:
+        tracer = traceroute.Tracer(asker, NOWHERE, None)
+        nursery.start_soon(tracer.probe_all, [traceroute.Hop(ttl, 3) for ttl in range(1, 31)], SECONDS)
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        assert [port for _, port in (each.destination for each in asker._waiting)] == [*range(33434, 33440)]
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_trace_that_is_cancelled_anywhere_leaves_nothing() -> None:
+    async def trace() -> None:
+        conn, identifier = traceroute.open_conn()
+        async with conn, traceroute.open_tracer(conn, "127.0.0.1", identifier) as tracer:
+            hop = traceroute.Hop(1, 2)
+            await tracer.probe_all([hop], SECONDS)
+            assert [each.peer for each in hop.answers] == ["127.0.0.1"] * 2
+
+    assert await cancel_at_each_checkpoint(trace) > 10
 
 
 # OSPF
@@ -832,7 +1247,7 @@ async def test_a_program_cuts_a_datagram_and_nobody_tells() -> None:
 async def test_a_raw_filter_sees_the_ip_header() -> None:
     async with filters.open_for_replies() as conn, open_ip(1) as sender:
         for identifier in (1, 4660, 2):
-            await sender.send_to(ping.echo_request(identifier, 1, b""), ("127.0.0.1", 0))
+            await sender.send_to(ICMPEcho(identifier, 1).marshal(), ("127.0.0.1", 0))
         with trio.fail_after(10):
             heard = await conn.receive_batch()
         assert [datagram.payload[:6:5] for datagram in heard] == [b"\0\x34"]
@@ -841,7 +1256,7 @@ async def test_a_raw_filter_sees_the_ip_header() -> None:
 async def test_a_raw_filter_skips_ip_options() -> None:
     async with filters.open_for_replies() as conn, open_raw(1) as sender:
         for options in (b"", b"\1" * 40):
-            reply = bytearray(ping.echo_request(4660, 1, b""))
+            reply = bytearray(ICMPEcho(4660, 1).marshal())
             reply[0] = 0
             header = Header(src="127.0.0.1", dst="127.0.0.1", ttl=1, protocol=1, options=options)
             await sender.send(RawDatagram(header, bytes(reply)))
@@ -936,7 +1351,7 @@ async def test_a_protocol_that_nobody_speaks_is_unreachable(lab: Lab, somebody_s
     async with speaker, lab["a"].call(open_ip, 253) as sender, lab["a"].call(open_ip, 1) as errors:
         await sender.send_to(b"HELLO", (str(lab["b"].addresses[0]), 0))
         # The reply to an echo request comes after.
-        await errors.send_to(ping.echo_request(1, 1, b""), (str(lab["b"].addresses[0]), 0))
+        await errors.send_to(ICMPEcho(1, 1).marshal(), (str(lab["b"].addresses[0]), 0))
         kinds = []
         with trio.fail_after(10):
             while ICMPType.ECHO_REPLY not in kinds:

@@ -103,3 +103,76 @@ async def test_ssdp_search_finds_who_answers(
         await trio.sleep(5)
         nursery.cancel_scope.cancel()
     assert "en0: 198.18.0.1 is uuid:" in capsys.readouterr().out
+
+
+@pytest.fixture
+def path(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimulatedNetwork]:
+    """Two routers between "a" and "b". Each link takes a millisecond."""
+    monkeypatch.syspath_prepend(EXAMPLES)
+    with simulate() as net:
+        links = [net.link(latency=0.001) for _ in range(3)]
+        for position, name in enumerate(("a", "r1", "r2", "b")):
+            host = net.host(name)
+            for number in {position - 1, position} & {0, 1, 2}:
+                host.attach(links[number], f"en{number}", f"198.18.{number}.{position + 1}/24")
+            host.set_sysctl("net.ipv4.ip_forward", int(name.startswith("r")))
+        for name, network, gateway in [
+            ("a", "198.18.2.0/24", "198.18.0.2"),
+            ("r1", "198.18.2.0/24", "198.18.1.3"),
+            ("r2", "198.18.0.0/24", "198.18.1.2"),
+            ("b", "198.18.0.0/24", "198.18.2.3"),
+            ("a", "203.0.113.0/24", "198.18.0.2"),
+        ]:
+            net[name].add_route(network, via=gateway)
+        net["a"].set_sysctl("net.ipv4.ping_group_range", "0 2147483647")
+        yield net
+
+
+async def outcome(
+    net: SimulatedNetwork, capsys: pytest.CaptureFixture[str], program: str, *arguments: str
+) -> tuple[int, list[str]]:
+    """Run an example on host "a"; return its exit status and the lines that it prints."""
+    module: Any = importlib.import_module(program)
+    status = await net["a"].run(module.main, module.read_arguments([*arguments]))
+    return status, capsys.readouterr().out.splitlines()
+
+
+@pytest.mark.parametrize("arguments", [(), ("--raw",)], ids=["unprivileged", "raw"])
+async def test_ping_tells_replies_errors_and_silence_apart(
+    path: SimulatedNetwork,
+    autojump_clock: trio.testing.MockClock,
+    capsys: pytest.CaptureFixture[str],
+    arguments: tuple[str, ...],
+) -> None:
+    addresses = ("198.18.2.4", "198.18.0.99", "203.0.113.1")  # Nobody has the second one: ARP takes 3 seconds.
+    status, lines = await outcome(path, capsys, "ping", *addresses, "--count", "1", "--seconds", "1", *arguments)
+    assert (status, lines) == (
+        1,
+        [
+            "203.0.113.1  1  net unreachable, says 198.18.0.2, 2.000 ms",
+            "198.18.2.4   1  reply from 198.18.2.4, 64 octets, ttl 62, 6.000 ms",
+            "198.18.0.99  1  no answer in 1 s",
+            "",
+            "198.18.2.4   1 sent, 1 received, 0% lost, min/median/max 6.000/6.000/6.000 ms",
+            "198.18.0.99  1 sent, 0 received, 100% lost",
+            "203.0.113.1  1 sent, 0 received, 100% lost",
+        ],
+    )
+
+
+@pytest.mark.parametrize("arguments", [(), ("--icmp",)], ids=["udp", "icmp"])
+async def test_traceroute_finds_the_routers(
+    path: SimulatedNetwork,
+    autojump_clock: trio.testing.MockClock,
+    capsys: pytest.CaptureFixture[str],
+    arguments: tuple[str, ...],
+) -> None:
+    expected = [
+        " 1  198.18.0.2  2.000 ms  2.000 ms  2.000 ms",
+        " 2  198.18.1.3  4.000 ms  4.000 ms  4.000 ms",
+        " 3  198.18.2.4  6.000 ms  6.000 ms  6.000 ms",
+    ]
+    assert await outcome(path, capsys, "traceroute", "198.18.2.4", *arguments) == (0, expected)
+    unreachable = [" 1  198.18.0.2  2.000 ms !N"]
+    arguments = ("203.0.113.1", "--probes", "1", *arguments)
+    assert await outcome(path, capsys, "traceroute", *arguments) == (1, unreachable)

@@ -165,6 +165,8 @@ ERRNOS: Mapping[str, tuple[int, ...]] = {
     # Netlink. EINTR is hidden by Python (PEP 475).
     "recvmsg": (errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM),
     "recv": (errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM),
+    "receive_error": (errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM, errno.EPERM),
+    "connect": (errno.ENETUNREACH, errno.EACCES, errno.EPERM, errno.EINVAL),
     "sendto": (errno.ENOBUFS, errno.ENOMEM, errno.EPERM, errno.ECONNREFUSED),
 }
 READINGS = {(socket.SOL_SOCKET, 71): "cookie"}  # SO_NETNS_COOKIE, asm-generic/socket.h
@@ -285,6 +287,12 @@ class WatchedSocket:
 
     def sendto(self, data: bytes, address: Any) -> int:
         return self.system.call("sendto", self._socket.sendto, data, address)  # type: ignore[no-any-return]
+
+    def receive_error(self) -> Any:
+        return self.system.call("receive_error", self._socket.receive_error)
+
+    def connect(self, address: Any) -> None:
+        self.system.call("connect", self._socket.connect, address)
 
     def receiver(self) -> Any:
         receiver = self._socket.receiver()

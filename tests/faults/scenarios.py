@@ -8,15 +8,19 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from support.here import machine
+from support.here import machine, set_sysctl
 from trio_ipv4 import (
     ControlFlags,
     ControlMessage,
     Datagram,
+    ICMPEcho,
     SourceFilter,
+    Timestamping,
     follow_group,
     open_ip,
     open_raw,
+    open_unprivileged_icmp,
+    parse_icmp,
     serve_group,
     watch_interfaces,
 )
@@ -32,6 +36,8 @@ if TYPE_CHECKING:
 GROUP, OTHER = "239.1.2.3", "239.1.2.4"
 A, B, C = "198.18.0.7", "198.18.0.8", "198.18.0.9"
 LOOPBACK = "127.0.0.1"
+DEAD = LOOPBACK, 5999
+"""Nobody listens there."""
 
 
 async def opens(world: World) -> None:
@@ -139,6 +145,42 @@ async def receive(conn: PacketConn) -> Datagram:
         return await conn.receive()
 
 
+async def hears_of_errors(world: World) -> None:
+    async def hear() -> None:
+        with trio.fail_after(20):
+            told.append((await conn.receive_error()).payload)
+
+    told: list[bytes] = []
+    async with world.open(address=LOOPBACK) as conn, world.open(address=LOOPBACK) as other:
+        conn.report_errors = True
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(hear)
+            nursery.start_soon(receive, conn)
+            await conn.send_to(b"dead", DEAD)
+            await conn.send_to(b"alive", other.local_endpoint)
+            await other.send_to(b"alive", conn.local_endpoint)
+        assert told == [b"dead"]
+        assert (await receive(other)).payload == b"alive"
+        conn.report_errors = False
+
+
+async def hears_of_times(world: World) -> None:
+    async with world.open(address=LOOPBACK) as conn, world.open(address=LOOPBACK) as other:
+        conn.timestamping = Timestamping.TX_SOFTWARE
+        await conn.send_to(b"alive", other.local_endpoint)
+        with trio.fail_after(20):
+            assert (await conn.receive_error()).number == 0
+        assert conn.path_mtu(LOOPBACK) > 1500
+
+
+async def pings(world: World) -> None:
+    set_sysctl("net.ipv4.ping_group_range", "0 0")
+    async with open_unprivileged_icmp(LOOPBACK) as conn:
+        await conn.send_to(ICMPEcho(0, 1, b"hello").marshal(), (LOOPBACK, 0))
+        answer = parse_icmp((await receive(conn)).payload)
+        assert answer == ICMPEcho(conn.local_endpoint[1], 1, b"hello", is_reply=True)
+
+
 async def waits_for_a_datagram(world: World) -> None:
     async with world.open(address=LOOPBACK) as conn, world.open() as sender, trio.open_nursery() as nursery:
         nursery.start_soon(receive, conn)
@@ -234,6 +276,9 @@ SCENARIOS = [
     changes_filters,
     uses_explicit_operations,
     receives,
+    hears_of_errors,
+    hears_of_times,
+    pings,
     waits_for_a_datagram,
     sends,
     moves_batches,

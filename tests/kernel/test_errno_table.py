@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
+import contextlib
 import errno
 import inspect
 import re
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NoReturn, TypeAlias
 import pytest
 import trio
 
+from support import capabilities
 from support.links import ip
 from trio_ipv4 import (
     ControlMessage,
@@ -25,11 +26,13 @@ from trio_ipv4 import (
     PacketConn,
     RawInstruction,
     SourceFilter,
+    Timestamping,
     interface_by_index,
     interface_by_name,
     open_ip,
     open_raw,
     open_udp,
+    open_unprivileged_icmp,
 )
 
 if TYPE_CHECKING:
@@ -86,7 +89,7 @@ async def conn() -> AsyncIterator[PacketConn]:
 def restored() -> Iterator[None]:
     """What belongs to the process is put back."""
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with Capabilities():
+    with capabilities.kept():
         yield
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
@@ -121,7 +124,7 @@ def remove_en0() -> None:
     ip("link delete en0")
 
 
-def set_sysctl(name: str, value: int) -> None:
+def set_sysctl(name: str, value: int | str) -> None:
     Path("/proc/sys/net", name).write_text(str(value), encoding="ascii")
 
 
@@ -143,29 +146,6 @@ def entering(conn: PacketConn, interface: int | str | IPv4Address | None, source
     return enter
 
 
-class Capabilities:
-    """Which of its capabilities this thread uses: capset(2), which os doesn't have."""
-
-    HEADER = struct.pack("=Ii", 0x2008_0522, 0)  # _LINUX_CAPABILITY_VERSION_3, linux/capability.h
-    NET_BIND_SERVICE, NET_RAW = 10, 13
-
-    def __enter__(self) -> None:
-        self.before = ctypes.create_string_buffer(24)
-        self.libc = ctypes.CDLL(None)
-        assert self.libc.capget(ctypes.create_string_buffer(self.HEADER), self.before) == 0
-
-    def __exit__(self, *exc_info: object) -> None:
-        assert self.libc.capset(ctypes.create_string_buffer(self.HEADER), self.before) == 0
-
-    @classmethod
-    def drop(cls, number: int) -> None:
-        state, libc = ctypes.create_string_buffer(24), ctypes.CDLL(None)
-        assert libc.capget(ctypes.create_string_buffer(cls.HEADER), state) == 0
-        effective, *others = struct.unpack("=6I", state.raw)
-        changed = struct.pack("=6I", effective & ~(1 << number), *others)
-        assert libc.capset(ctypes.create_string_buffer(cls.HEADER), ctypes.create_string_buffer(changed, 24)) == 0
-
-
 # Opening
 
 
@@ -174,8 +154,34 @@ async def _port_taken(conn: PacketConn) -> Attempt:
     return lambda: open_udp("0.0.0.0", conn.local_endpoint[1])
 
 
-@row("ENODEV", "open_udp", "open_ip", "open_raw")
+@row("EADDRINUSE", "open_unprivileged_icmp")
+async def _identifier_taken(conn: PacketConn) -> Attempt:
+    set_sysctl("ipv4/ping_group_range", "0 0")
+    taken = open_unprivileged_icmp(A, 4711)
+
+    def open_again() -> object:
+        with contextlib.closing(taken):
+            return open_unprivileged_icmp(A, 4711)
+
+    return open_again
+
+
+@row("EACCES", "open_unprivileged_icmp")
+async def _group_not_within_the_range(conn: PacketConn) -> Attempt:
+    set_sysctl("ipv4/ping_group_range", "1 0")
+    return open_unprivileged_icmp
+
+
+@row("EADDRNOTAVAIL", "open_unprivileged_icmp")
+async def _no_such_local_address_for_icmp(conn: PacketConn) -> Attempt:
+    set_sysctl("ipv4/ping_group_range", "0 0")
+    return lambda: open_unprivileged_icmp(STOLEN)
+
+
+@row("ENODEV", "open_udp", "open_ip", "open_raw", "open_unprivileged_icmp")
 async def _no_interface_to_bind_to(conn: PacketConn) -> Attempt:
+    set_sysctl("ipv4/ping_group_range", "0 0")
+    await finish_refused(lambda: open_unprivileged_icmp(interface=NOWHERE), errno.ENODEV)
     await finish_refused(lambda: open_ip(253, interface=NOWHERE), errno.ENODEV)
     await finish_refused(lambda: open_raw(253, interface=NOWHERE), errno.ENODEV)
     return lambda: open_udp(interface="en7")
@@ -188,13 +194,13 @@ async def _no_such_local_address(conn: PacketConn) -> Attempt:
 
 @row("EACCES", "open_udp")
 async def _low_port(conn: PacketConn) -> Attempt:
-    Capabilities.drop(Capabilities.NET_BIND_SERVICE)
+    capabilities.drop(capabilities.NET_BIND_SERVICE)
     return lambda: open_udp("0.0.0.0", 80)
 
 
 @row("EPERM", "open_ip", "open_raw")
 async def _no_raw_sockets(conn: PacketConn) -> Attempt:
-    Capabilities.drop(Capabilities.NET_RAW)
+    capabilities.drop(capabilities.NET_RAW)
     return lambda: open_ip(253)
 
 
@@ -203,11 +209,17 @@ async def _no_such_local_address_either(conn: PacketConn) -> Attempt:
     return lambda: open_raw(253, STOLEN)
 
 
-@row("EMFILE", "open_udp", "open_ip", "open_raw")
+@row("EMFILE", "open_udp", "open_ip", "open_raw", "open_unprivileged_icmp")
 async def _too_many_files(conn: PacketConn) -> Attempt:
+    set_sysctl("ipv4/ping_group_range", "0 0")
+
     def open_with_no_descriptor_left() -> object:
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+        for opening in (lambda: open_ip(253), lambda: open_raw(253), open_unprivileged_icmp):
+            with pytest.raises(OSError, match="too many open files") as caught:
+                opening()
+            assert caught.value.errno == errno.EMFILE
         return open_udp()
 
     return open_with_no_descriptor_left
@@ -401,7 +413,7 @@ async def _not_the_only_member(conn: PacketConn) -> Attempt:
 
     async def refresh() -> None:
         async with open_udp() as other, other.joined(LO, GROUP):
-            Capabilities.drop(Capabilities.NET_RAW)
+            capabilities.drop(capabilities.NET_RAW)
             membership.refresh()
 
     return refresh
@@ -550,6 +562,38 @@ async def _nobody_there(conn: PacketConn) -> Attempt:
     await finish_refused(conn.receive, errno.ECONNREFUSED)
     await sending(conn, A)()  # type: ignore[misc]
     return sending(conn, A)
+
+
+@row("ECONNREFUSED", "receive_error")
+async def _nobody_there_and_no_errors_reported(conn: PacketConn) -> Attempt:
+    conn.timestamping = Timestamping.TX_SCHED
+    await conn.socket.connect((A, 9))
+    await sending(conn, A)()  # type: ignore[misc]
+    assert conn.receive_error_nowait().number == 0  # The stamp.
+    return conn.receive_error
+
+
+@row("ENETUNREACH", "path_mtu")
+async def _no_path(conn: PacketConn) -> Attempt:
+    return lambda: conn.path_mtu(STOLEN)
+
+
+@row("EHOSTUNREACH", "path_mtu")
+async def _path_that_is_unreachable(conn: PacketConn) -> Attempt:
+    ip("route add unreachable 198.18.0.0/24")
+    return lambda: conn.path_mtu(STOLEN)
+
+
+@row("EACCES", "path_mtu")
+async def _path_that_is_prohibited(conn: PacketConn) -> Attempt:
+    ip("route add prohibit 198.18.0.0/24")
+    return lambda: conn.path_mtu(STOLEN)
+
+
+@row("EINVAL", "path_mtu")
+async def _path_that_is_a_black_hole(conn: PacketConn) -> Attempt:
+    ip("route add blackhole 198.18.0.0/24")
+    return lambda: conn.path_mtu(STOLEN)
 
 
 # Interfaces

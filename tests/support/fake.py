@@ -96,7 +96,7 @@ class FakeSocket:
     def unsupported(self, *_: Any) -> Any:
         refuse(errno.EOPNOTSUPP)
 
-    ifconf = attach_bpf = recvmsg = sendto = unsupported
+    ifconf = attach_bpf = recvmsg = sendto = receive_error = connect = unsupported
 
     def is_shut_down(self) -> bool:
         return False

@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import select
 import struct
 import time
 from ipaddress import IPv4Address
 from typing import TYPE_CHECKING, Any, Final
 
 from support.here import lab_hosts, simulated_hosts
-from trio_ipv4 import ControlMessage, RawInstruction
+from trio_ipv4 import ControlMessage, ErrorOrigin, RawInstruction
 from trio_ipv4._abi import structs
 from trio_ipv4._abi.linux import LINUX
-from trio_ipv4._abi.structs import SOCK_RAW
+from trio_ipv4._abi.structs import IPPROTO_ICMP, SOCK_RAW
 from trio_ipv4._kernel.native import current_system
 from trio_ipv4._values.bpf import marshal_program
+from trio_ipv4._values.socket_error import parse_socket_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -76,8 +78,10 @@ class World:
         self.network = network
         for host in HOSTS:
             network[host].set_sysctl("net.ipv4.icmp_ratelimit", 0)
+            network[host].set_sysctl("net.ipv4.ping_group_range", "0 0")
         self.sockets: dict[Slot, Any] = {}
         self.hosts: dict[Slot, str] = {}
+        self.protocols: dict[Slot, int] = {}
         self.receivers: dict[Slot, Any] = {}
         self.senders: dict[Slot, Any] = {}
 
@@ -85,7 +89,7 @@ class World:
 
     def open(self, slot: Slot, host: str, kind: int, protocol: int) -> Outcome:
         socket = self.network[host].call(lambda: current_system().socket(structs.AF_INET, kind, protocol))
-        self.sockets[slot], self.hosts[slot] = socket, host
+        self.sockets[slot], self.hosts[slot], self.protocols[slot] = socket, host, protocol
         self.receivers[slot], self.senders[slot] = socket.receiver(), socket.sender()
 
     def end(self, slot: Slot) -> Outcome:
@@ -99,6 +103,12 @@ class World:
     def bind(self, slot: Slot, address: str, port: int) -> Outcome:
         self.sockets[slot].bind((address, port))
         return self.sockets[slot].getsockname()[0]
+
+    def connect(self, slot: Slot, address: str, port: int) -> Outcome:
+        socket = self.sockets[slot]
+        socket.connect((address, port))
+        address, port = socket.getsockname()
+        return address, _stable_port(port), socket.getpeername(), self.get(slot, "IP_MTU", bytes(4))
 
     def set(self, slot: Slot, option: str, value: bytes) -> Outcome:
         known = LINUX.option(option)
@@ -168,12 +178,50 @@ class World:
 
     def _drain(self) -> list[Heard]:
         found: list[Heard] = []
-        for slot, socket in self.sockets.items():
-            received = self.receivers[slot].receive(socket.fileno(), 1024, 65535)
+        for slot in self.sockets:
+            received = outcome(self._receive, slot)
             while received is not None:
-                found += self._facts(slot, received)
-                received = self.receivers[slot].receive(socket.fileno(), 1024, 65535)
+                # A pending error comes first.
+                found += [(slot, received)] if isinstance(received, str) else self._facts(slot, received)
+                received = outcome(self._receive, slot)
         return found
+
+    def _receive(self, slot: Slot) -> Received | None:
+        received: Received | None = self.receivers[slot].receive(self.sockets[slot].fileno(), 1024, 65535)
+        return received
+
+    # Errors
+
+    def errored(self, _expected: Sequence[Slot] = ()) -> list[Slot]:
+        """Return which sockets have an error, when these are expected to."""
+        return [slot for slot, socket in self.sockets.items() if socket.has_error]
+
+    def errors(self, _expected: int = 0) -> list[Heard]:
+        """Return the messages of all error queues, each in its order, when so many are expected."""
+        return sorted(self._drain_errors(), key=lambda error: error[0])
+
+    def _drain_errors(self) -> Iterator[Heard]:
+        for slot, socket in self.sockets.items():
+            while (message := outcome(socket.receive_error)) != "EAGAIN":
+                yield from self._error(slot, *message)
+
+    def _error(self, slot: Slot, payload: bytes, control: bytes, name: Any) -> Iterator[Heard]:
+        error = parse_socket_error(LINUX, payload, control, name)
+        if (error.icmp_type, error.icmp_code) == tuple(_HOST_UNREACHABLE):
+            return
+        facts = ControlMessage.parse(control)
+        includes_header = self.sockets[slot].kind == SOCK_RAW and payload[:1] == b"E"
+        yield (
+            slot,
+            errno.errorcode[error.errno],
+            *(error.origin, error.icmp_type, error.icmp_code, error.info, str(error.offender)),
+            (error.destination and error.destination[0], error.destination and _stable_port(error.destination[1])),
+            self._stable(slot, payload[:60], has_header=includes_header),
+            len(payload),
+            error.number,
+            (error.origin is ErrorOrigin.TIMESTAMPING) == (error.timestamp_ns is not None),
+            *(str(facts.dst), self.name(slot, facts.ifindex), str(facts.local), facts.ttl, facts.tos),
+        )
 
     def _facts(self, slot: Slot, received: Received) -> Iterator[Heard]:
         names = _column(received.names, len(received.payloads))
@@ -187,10 +235,10 @@ class World:
             address, port = structs.parse_sockaddr_in(name)
             yield (
                 slot,
-                _stable(payload[:28]) if self.sockets[slot].kind == SOCK_RAW else payload[:28],
+                self._stable(slot, payload[:28], has_header=self.sockets[slot].kind == SOCK_RAW),
                 len(payload),
                 str(IPv4Address(address)),
-                port if port < _EPHEMERAL else "ephemeral",
+                _stable_port(port),
                 str(facts.dst),
                 interface,
                 str(facts.local),
@@ -199,6 +247,13 @@ class World:
                 facts.drops,
                 flag,
             )
+
+    def _stable(self, slot: Slot, octets: bytes, *, has_header: bool) -> bytes:
+        """Leave out what nobody can foresee: what the kernel draws, and the checksums over it."""
+        header, rest = (octets[:20], octets[20:]) if has_header else (b"", octets)
+        if self.protocols[slot] == IPPROTO_ICMP:  # Checksum and identifier.
+            rest = rest[:2] + rest[6:]
+        return header[:4] + header[6:10] + header[12:] + rest
 
     # Interfaces
 
@@ -280,10 +335,35 @@ class LabWorld(World):
         time.sleep(_MOMENT)  # There must be no more than that.
         return sorted(found + self._drain(), key=repr)
 
+    def errored(self, expected: Sequence[Slot] = ()) -> list[Slot]:
+        deadline = time.monotonic() + _PATIENCE
+        while (found := self._errored()) != expected and time.monotonic() < deadline:
+            time.sleep(_MOMENT)
+        time.sleep(_MOMENT)
+        return found
 
-def _stable(packet: bytes) -> bytes:
-    """Leave out what nobody can foresee: the identification, and the checksums of IP and ICMP over it."""
-    return packet[:4] + packet[6:10] + packet[12:22] + packet[24:]
+    def _errored(self) -> list[Slot]:
+        poll = select.poll()
+        slots = {}
+        for slot, socket in self.sockets.items():
+            slots[socket.fileno()] = slot
+            poll.register(socket.fileno(), 0)  # POLLERR is told unasked.
+        found = {slots[descriptor] for descriptor, _ in poll.poll(0)}
+        return [slot for slot in self.sockets if slot in found]
+
+    def errors(self, expected: int = 0) -> list[Heard]:
+        found = [*self._drain_errors()]
+        deadline = time.monotonic() + _PATIENCE
+        while len(found) < expected and time.monotonic() < deadline:
+            time.sleep(_MOMENT)
+            found += self._drain_errors()
+        time.sleep(_MOMENT)
+        return sorted([*found, *self._drain_errors()], key=lambda error: error[0])
+
+
+def _stable_port(port: int) -> int | str:
+    """Leave out a port that the kernel chose."""
+    return port if port < _EPHEMERAL else "ephemeral"
 
 
 def _column(column: bytes | Sequence[bytes], length: int) -> Sequence[bytes]:

@@ -19,7 +19,8 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_s
 
 from support.programs import HOSTS, INTERFACES, home, lab_world, outcome, simulated_world
 from trio_ipv4 import ControlMessage, ICMPFilter, RawInstruction
-from trio_ipv4._abi.structs import SOCK_DGRAM, SOCK_RAW
+from trio_ipv4._abi.linux import LINUX
+from trio_ipv4._abi.structs import IPPROTO_ICMP, SOCK_DGRAM, SOCK_RAW
 
 if TYPE_CHECKING:
     from support.programs import Heard
@@ -37,6 +38,14 @@ SOURCES = (*OWN, "10.9.9.9", "127.0.0.1")
 PLACES = (*INTERFACES, "lo", "0", "99")
 PROTOCOL = 253
 """For experiments (RFC 3692)."""
+PING = -1
+"""Stands for an ICMP socket without privilege."""
+DEAD = 7000
+REPORTERS = 6000, 6010
+"""The first ports of sockets that ask for errors: one port for each slot of a host. So it is no matter of chance which
+of several UDP sockets is told."""
+HOW = sum(LINUX.number(f"SOF_TIMESTAMPING_{name}") for name in ("SOFTWARE", "OPT_ID", "OPT_TSONLY", "OPT_RX_FILTER"))
+STAMPS = {name: LINUX.number(f"SOF_TIMESTAMPING_TX_{name}") | HOW for name in ("SOFTWARE", "SCHED", "HARDWARE")}
 SWITCHES = {
     "IP_MULTICAST_TTL": (0, 1, 3, 255, 256, -1),
     "IP_MULTICAST_LOOP": (0, 1),
@@ -48,6 +57,12 @@ SWITCHES = {
     "IP_RECVTTL": (0, 1),
     "SO_RXQ_OVFL": (0, 1),
     "IP_HDRINCL": (0, 1),
+    "IP_MINTTL": (0, 255, 256),
+    "IP_MTU_DISCOVER": (0, 1, 2, 3, 4, 5, 6, -1),
+    "IP_RECVERR": (0, 1, 1, 2),
+    "IP_RECVERR_RFC4884": (0, 1, 2),
+    "SO_REUSEADDR": (0, 1),
+    "SO_TIMESTAMPING": (0, 1 << 20, *STAMPS.values(), STAMPS["SOFTWARE"] | STAMPS["SCHED"]),
 }
 DESTINATIONS = (
     *GROUPS[:1] * 8,
@@ -75,6 +90,7 @@ class Programs(RuleBasedStateMachine):
         self.raw: dict[int, int] = {}
         self.sharers: dict[int, tuple[object, ...]] = {}
         self.count = 0
+        self.reporting: set[int] = set()
         # A program begins with a socket on each host that hears the group, and with one for another protocol.
         for slot, protocol in enumerate((0, 0, PROTOCOL)):
             self.make(slot, HOSTS[slot % 2], PORTS[0], "0.0.0.0", "SO_REUSEADDR", protocol, slot == 0)
@@ -97,9 +113,19 @@ class Programs(RuleBasedStateMachine):
             each for each in real if not self.is_tied(each)
         ]
 
+    def compare_errors(self, looks: str) -> None:
+        """Compare who has an error; and which ones, unless they are to wait for the next step."""
+        simulated = self.simulated.errored()
+        assert simulated == self.real.errored(simulated)
+        if looks != "none":
+            messages = self.simulated.errors()
+            assert messages == self.real.errors(len(messages))
+
     def is_tied(self, heard: Heard) -> bool:
         """Tell whether another UDP socket could have had a unicast datagram as well."""
         slot, *facts = heard
+        if len(facts) == 1:  # A pending error.
+            return False
         is_unicast = facts[4] in (*OWN, "127.0.0.1", "198.19.0.1", "198.18.0.17") or facts[4] == "None"
         equals = [other for other, label in self.sharers.items() if label == self.sharers[slot]]
         return is_unicast and not self.raw[slot] and len(equals) > 1
@@ -110,7 +136,7 @@ class Programs(RuleBasedStateMachine):
         port=st.sampled_from(PORTS),
         address=st.sampled_from((*("0.0.0.0",) * 6, GROUPS[0], OWN[0], OWN[2], "10.9.9.9", "198.18.0.255")),
         shared=st.sampled_from(("SO_REUSEADDR", "SO_REUSEADDR", "SO_REUSEPORT", "SO_BROADCAST")),
-        protocol=st.sampled_from((0, 0, 0, 0, 1, PROTOCOL)),
+        protocol=st.sampled_from((0, 0, 0, 0, 1, PROTOCOL, PING)),
         hears_all=st.booleans(),
     )
     def open(self, slot: int, host: str, port: int, address: str, shared: str, protocol: int, hears_all: bool) -> None:
@@ -120,12 +146,33 @@ class Programs(RuleBasedStateMachine):
         if slot in self.raw:
             self.both("end", slot)
         self.raw[slot] = protocol
-        self.both("open", slot, host, SOCK_RAW if protocol else SOCK_DGRAM, protocol)
+        kind = SOCK_RAW if protocol > 0 else SOCK_DGRAM
+        self.both("open", slot, host, kind, IPPROTO_ICMP if protocol == PING else protocol)
         for name in ("IP_PKTINFO", "IP_RECVTTL", "IP_RECVTOS", shared):
             self.both("set_number", slot, name, 1)
         self.both("set_number", slot, "IP_MULTICAST_ALL", int(hears_all))
         bound = self.both("bind", slot, address, port)
         self.sharers[slot] = host, protocol, port, bound if bound == address else "unbound"
+        self.reporting.discard(slot)
+
+    @rule(
+        slot=slots,
+        host=st.sampled_from(HOSTS),
+        address=st.sampled_from((*("0.0.0.0",) * 3, OWN[0], OWN[2], "127.0.0.1")),
+        protocol=st.sampled_from((0, 0, 0, 1, PROTOCOL, PROTOCOL, PING)),
+    )
+    def report(self, slot: int, host: str, address: str, protocol: int) -> None:
+        """Open a socket that asks for errors."""
+        port = REPORTERS[HOSTS.index(host)] + slot
+        self.make(slot, host, port, address, "SO_BROADCAST", protocol, False)
+        self.both("set_number", slot, "IP_RECVERR", 1)
+        self.reporting.add(slot)
+
+    @rule(slot=slots, destination=st.sampled_from(DESTINATIONS), port=st.sampled_from((*PORTS, DEAD)))
+    def connect(self, slot: int, destination: str, port: int) -> None:
+        """Connect a UDP socket whose port no other one has."""
+        if slot in self.reporting and not self.raw[slot]:
+            self.both("connect", slot, destination, port)
 
     def has(self, slot: int) -> bool:
         return slot in self.raw
@@ -135,6 +182,7 @@ class Programs(RuleBasedStateMachine):
         if self.has(slot):
             self.both("end", slot)
             del self.raw[slot], self.sharers[slot]
+            self.reporting.discard(slot)
 
     @rule(
         slot=slots,
@@ -184,9 +232,15 @@ class Programs(RuleBasedStateMachine):
 
     @rule(slot=slots, choice=st.sampled_from([(name, value) for name, values in SWITCHES.items() for value in values]))
     def switch(self, slot: int, choice: tuple[str, int]) -> None:
+        if not self.has(slot) or (choice[0] == "IP_RECVERR" and not self.raw[slot] and slot not in self.reporting):
+            return
+        self.both("set_number", slot, *choice)
+        self.both("get", slot, choice[0], bytes(4))
+
+    @rule(slot=slots)
+    def pending(self, slot: int) -> None:
         if self.has(slot):
-            self.both("set_number", slot, *choice)
-            self.both("get", slot, choice[0], bytes(4))
+            self.both("get", slot, "SO_ERROR", bytes(4))
 
     @rule(slot=slots, interface=places, address=st.sampled_from(("0.0.0.0", "0.0.0.0", *OWN, "10.9.9.9", "127.0.0.1")))
     def multicast_interface(self, slot: int, interface: str, address: str) -> None:
@@ -206,10 +260,10 @@ class Programs(RuleBasedStateMachine):
 
     @rule(slot=slots, kept=st.sampled_from((0, 9, 20, 65535)))
     def program(self, slot: int, kept: int) -> None:
-        """Keep so much of packets, and of those alone whose source port or first octets are even."""
+        """Keep so much of datagrams to odd ports, and of packets of odd lengths; all of the others, and of ICMP's."""
         if self.has(slot):
             program = [
-                RawInstruction(0x28, 0, 0, 0),  # ldh [0]
+                RawInstruction(0x28, 0, 0, 0 if self.raw[slot] == PING else 2),  # ldh [2]
                 RawInstruction(0x45, 0, 1, 1),  # jset #1
                 RawInstruction(0x06, 0, 0, kept),
                 RawInstruction(0x06, 0, 0, 65535),
@@ -219,12 +273,13 @@ class Programs(RuleBasedStateMachine):
     @rule(
         slot=slots,
         destination=st.sampled_from(DESTINATIONS),
-        port=st.sampled_from((*PORTS[:1] * 4, *PORTS, 0)),
+        port=st.sampled_from((*PORTS[:1] * 4, *PORTS, DEAD, DEAD, 0)),
         interface=st.sampled_from(("", "", "", *PLACES[:3], "99")),
         source=st.sampled_from((*(None,) * 5, *SOURCES)),
         ttl=st.sampled_from((None, None, 1, 7)),
         tos=st.sampled_from((None, None, 0, 0x28)),
-        length=st.sampled_from((3, 3, 3, 3, 2000, 65507, 65508)),
+        length=st.sampled_from((8, 8, 8, 8, 600, 2000, 65507, 65508)),
+        looks=st.sampled_from(("both", "both", "errors", "none")),
     )
     def send(
         self,
@@ -236,16 +291,22 @@ class Programs(RuleBasedStateMachine):
         ttl: int | None,
         tos: int | None,
         length: int,
+        looks: str,
     ) -> None:
         if not self.has(slot):
             return
         self.count += 1
         payload = b"%d" % self.count
-        if self.raw[slot] == 1:  # An ICMP message has to be one: an echo request of a sound length and checksum.
+        if self.raw[slot] in (
+            1,
+            PING,
+        ):  # An ICMP message has to be one: an echo request of a sound length and checksum.
             payload = b"\x08\x00" + (0xFFFF - 0x0800).to_bytes(2, "big") + bytes(4)
         request = ControlMessage(src=source, ttl=ttl, tos=tos)
         self.both("send", slot, payload.ljust(length, b"\0"), (destination, port), interface, request)
-        self.compare_traffic()
+        self.compare_errors(looks)
+        if looks == "both":
+            self.compare_traffic()
 
     @precondition(lambda self: any(not protocol for protocol in self.raw.values()))
     @rule(

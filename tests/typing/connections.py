@@ -20,13 +20,17 @@ from trio_ipv4 import (
     InterfaceChange,
     Membership,
     PacketConn,
+    PathMTUDiscovery,
     RawConn,
     RawDatagram,
+    SocketError,
     SourceFilter,
+    Timestamping,
     follow_group,
     open_ip,
     open_raw,
     open_udp,
+    open_unprivileged_icmp,
     serve_group,
     watch_interfaces,
 )
@@ -81,8 +85,26 @@ def options(conn: PacketConn) -> None:
     conn.multicast_interface = IPv4Address("192.0.2.1")
     conn.multicast_interface = None
 
+    assert_type(conn.path_mtu_discovery, PathMTUDiscovery)
+    assert_type(conn.path_mtu("192.0.2.1"), int)
+    assert_type(conn.send_buffer_size, int)
+    assert_type(conn.report_errors, bool)
+    assert_type(conn.timestamping, Timestamping)
+    conn.path_mtu_discovery = PathMTUDiscovery.DO
+
+    conn.path_mtu_discovery = 2  # type: ignore[assignment]
+    conn.timestamping = 1  # type: ignore[assignment]
     conn.tos = "low"  # type: ignore[assignment]
     conn.local_endpoint = ("192.0.2.1", 5000)  # type: ignore[misc]
+
+
+async def errors(conn: PacketConn | RawConn) -> None:
+    error = await conn.receive_error()
+    assert_type(error, SocketError)
+    assert_type(conn.receive_error_nowait(), SocketError)
+    assert_type(error.destination, tuple[str, int] | None)
+    assert_type(error.mtu, int | None)
+    assert_type(open_unprivileged_icmp("127.0.0.1", 7), PacketConn)
 
 
 def wrapped(stream: trio.SocketStream, trio_socket: trio.socket.SocketType, stdlib_socket: socket.socket) -> None:

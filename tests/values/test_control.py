@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_ipv4 import ControlFlags, ControlMessage, Interface, InterfaceFlags, ParseError
+from trio_ipv4 import ControlFlags, ControlMessage, Interface, InterfaceFlags, OtherControl, ParseError
 from trio_ipv4._abi import structs
 from trio_ipv4._abi.darwin import DARWIN
 from trio_ipv4._abi.linux import LINUX, linux
@@ -31,6 +31,8 @@ FACTS = ControlMessage(
     local="192.0.2.2",
     timestamp_ns=1_700_000_000_123_456_789,
     drops=3,
+    hardware_timestamp_ns=1_600_000_000_987_654_321,
+    other=[OtherControl(41, 67, b"label")],
 )
 ADDRESSES = st.builds(IPv4Address, st.integers(1, 2**32 - 1))
 REQUESTS = st.builds(
@@ -50,6 +52,10 @@ MESSAGES = st.builds(
     local=st.none() | ADDRESSES,
     timestamp_ns=st.none() | st.integers(0, 2**63 - 1),
     drops=st.none() | st.integers(0, 2**32 - 1),
+    hardware_timestamp_ns=st.none() | st.integers(0, 2**63 - 1),
+    other=st.lists(
+        st.builds(OtherControl, st.integers(0, 300), st.integers(0, 300), st.binary(max_size=9)), max_size=2
+    ),
 )
 
 
@@ -81,9 +87,15 @@ def test_a_request_is_laid_out_as_go_lays_it_out() -> None:
         # The TOS arrives as one octet, the TTL of some kernels too.
         (hexadecimal("1100000000000000 00000000 01000000 b8"), ControlMessage(tos=0xB8)),
         (hexadecimal("1100000000000000 00000000 02000000 40"), ControlMessage(ttl=64)),
-        # Other levels and types are not ours.
-        (hexadecimal("1400000000000000 01000000 02000000 40000000 00000000"), ControlMessage()),
-        (hexadecimal("1400000000000000 00000000 63000000 40000000 00000000"), ControlMessage()),
+        # Other levels and types are not ours, and pass through.
+        (
+            hexadecimal("1400000000000000 01000000 02000000 40000000 00000000"),
+            ControlMessage(other=[OtherControl(1, 2, b"@\0\0\0")]),
+        ),
+        (
+            hexadecimal("1400000000000000 00000000 63000000 40000000 00000000"),
+            ControlMessage(other=[OtherControl(0, 99, b"@\0\0\0")]),
+        ),
         # A datagram that was queued before IP_PKTINFO was on.
         (hexadecimal("1c00000000000000 00000000 08000000 00000000 00000000 00000000"), ControlMessage()),
         # SO_TIMESTAMPNS and SO_RXQ_OVFL.
@@ -342,7 +354,7 @@ def test_addresses_are_converted() -> None:
 
 
 def test_absent_is_none() -> None:
-    assert attrs.astuple(ControlMessage()) == (None,) * 8
+    assert attrs.astuple(ControlMessage()) == (*(None,) * 9, ())
 
 
 @given(MESSAGES)
@@ -355,7 +367,8 @@ def test_messages_are_values(message: ControlMessage) -> None:
 
 def test_messages_that_differ_are_unequal() -> None:
     for field in attrs.fields(ControlMessage):
-        assert attrs.evolve(FACTS, **{field.name: None}) != FACTS
+        absent: Any = () if field.name == "other" else None
+        assert attrs.evolve(FACTS, **{field.name: absent}) != FACTS
     assert ControlMessage() != ()
 
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_ipv4 import ControlFlags, ControlMessage, ParseError, UnsupportedError
+from trio_ipv4 import ControlFlags, ControlMessage, OtherControl, ParseError, UnsupportedError
 from trio_ipv4._abi import structs
 from trio_ipv4._abi.darwin import DARWIN
 from trio_ipv4._abi.linux import LINUX, linux
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 LINUXES = {f"{word}-{order}": linux(word=word, byte_order=order) for word in (4, 8) for order in ("little", "big")}
 each_linux = pytest.mark.parametrize("platform", LINUXES.values(), ids=LINUXES)
-FIELDS = [field.name for field in attrs.fields(ControlMessage)]
+FIELDS = [field.name for field in attrs.fields(ControlMessage) if field.name != "other"]
 each_field = pytest.mark.parametrize("name", FIELDS)
 ALL = ~ControlFlags(0)
 FLAGS = st.integers(0, int(ALL)).map(ControlFlags)
@@ -39,6 +39,7 @@ CONTENTS = {
     "IP_TTL": struct.pack("<i", 64),
     "IP_TOS": b"\xb9",
     "SO_RXQ_OVFL": struct.pack("<I", 5),
+    "SO_TIMESTAMPING": struct.pack("<6q", 1, 2, 0, 0, 1_600_000_000, 987_654_321),
 }
 VALUES = {
     "ttl": 64,
@@ -49,6 +50,7 @@ VALUES = {
     "local": IPv4Address("192.0.2.2"),
     "timestamp_ns": 1_700_000_000_123_456_789,
     "drops": 5,
+    "hardware_timestamp_ns": 1_600_000_000_987_654_321,
 }
 FILLED = {
     "SO_TIMESTAMPNS": ["timestamp_ns"],
@@ -56,6 +58,7 @@ FILLED = {
     "IP_TTL": ["ttl"],
     "IP_TOS": ["tos"],
     "SO_RXQ_OVFL": ["drops"],
+    "SO_TIMESTAMPING": ["hardware_timestamp_ns"],
 }
 
 
@@ -73,7 +76,7 @@ def test_every_flag_has_exactly_one_row(flag: ControlFlags) -> None:
 
 def test_no_row_has_a_flag_that_does_not_exist() -> None:
     for fact in FACTS.rows:
-        assert ControlFlags(fact.flags)
+        assert bool(ControlFlags(fact.flags)) is (fact.switch is not None)
 
 
 @each_field
@@ -89,7 +92,7 @@ def test_rows_fill_fields_of_control_messages_alone() -> None:
 @each_linux
 @pytest.mark.parametrize("fact", FACTS.rows, ids=lambda fact: fact.title)
 def test_linux_knows_the_switch_and_the_message_of_every_row(platform: Platform, fact: Fact) -> None:
-    assert fact.switch in platform.options
+    assert fact.switch is None or fact.switch in platform.options
     assert fact.message is None or fact.message in platform.control
 
 
@@ -148,6 +151,25 @@ def test_what_came_is_there_and_what_was_asked_for_is_completed(flags: ControlFl
     octets = buffer(LINUX, [(name, CONTENTS[name]) for name in names])
     assert controls.with_sender == (ControlFlags.SRC in flags)
     assert controls[octets + SENDER * controls.with_sender] == ControlMessage(**expected)
+
+
+@given(FLAGS, st.lists(st.tuples(st.integers(-5, 300), st.integers(-5, 300), st.binary(max_size=40)), max_size=4))
+def test_messages_of_other_kinds_pass_through_in_order(
+    flags: ControlFlags, messages: list[tuple[int, int, bytes]]
+) -> None:
+    known = set(LINUX.control.values())
+    others = [each for each in messages if each[:2] not in known]
+    octets = b"".join(structs.cmsg(LINUX, *each) for each in others) + buffer(LINUX, [("IP_TTL", CONTENTS["IP_TTL"])])
+    controls = Controls(LINUX, flags)
+    control = controls[octets + SENDER * controls.with_sender]
+    assert control.other == tuple(OtherControl(*each) for each in others)
+    assert control.ttl == 64
+    assert parse_control(LINUX, marshal_control(LINUX, ControlMessage(other=control.other))).other == control.other
+
+
+def test_messages_that_the_library_sends_and_reads_itself_are_no_others() -> None:
+    for name in set(LINUX.control) - {fact.message for fact in FACTS.rows}:
+        assert parse_control(LINUX, buffer(LINUX, [(name, b"\1\0\0\0")])).other == ()
 
 
 def test_a_sender_without_an_address_is_absent() -> None:

@@ -35,6 +35,7 @@ from trio_ipv4._values.bpf import marshal_program
 from trio_ipv4._values.checksum import with_checksum
 from trio_ipv4._values.control import parse_control
 from trio_ipv4._values.header import from_kernel_order, to_kernel_order
+from trio_ipv4._values.socket_error import parse_socket_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,6 +51,16 @@ def control(data: bytes) -> None:
             assert value.ttl is None or 0 <= value.ttl <= 255
             assert value.tos is None or value.ecn == value.tos & 3
             repr(value)
+
+
+def socket_error(data: bytes) -> None:
+    """A message of the error queue: how many octets of control messages, these, and octets of a datagram."""
+    control, payload = data[1 : 1 + data[0]] if data else b"", data[1 + data[0] :] if data else b""
+    with contextlib.suppress(ParseError):
+        value = parse_socket_error(LINUX, payload, control)
+        assert payload.startswith(value.payload)
+        assert value.extensions or value.payload == payload
+        str(value)
 
 
 def cached_control(data: bytes) -> None:
@@ -149,5 +160,5 @@ def source_filters(data: bytes) -> None:
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
     each.__name__: each
-    for each in (control, cached_control, header, icmp, igmp, packet, rtnetlink, bpf, source_filters)
+    for each in (control, cached_control, header, icmp, igmp, packet, rtnetlink, bpf, socket_error, source_filters)
 }

@@ -36,6 +36,7 @@ _OPTIONS: Final[Mapping[str, Option]] = {
     "SO_REUSEADDR": Option(SOL_SOCKET, 0x0004),
     "SO_BROADCAST": Option(SOL_SOCKET, 0x0020),
     "SO_REUSEPORT": Option(SOL_SOCKET, 0x0200),
+    "SO_SNDBUF": Option(SOL_SOCKET, 0x1001),
     "SO_RCVBUF": Option(SOL_SOCKET, 0x1002),
     "SO_TYPE": Option(SOL_SOCKET, 0x1008),
 }

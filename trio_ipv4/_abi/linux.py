@@ -24,9 +24,13 @@ _OPTIONS: Final[Mapping[str, Option]] = {
     "IP_TTL": Option(IPPROTO_IP, 2),
     "IP_HDRINCL": Option(IPPROTO_IP, 3),
     "IP_PKTINFO": Option(IPPROTO_IP, 8),
+    "IP_MTU_DISCOVER": Option(IPPROTO_IP, 10),
     "IP_RECVERR": Option(IPPROTO_IP, 11),
     "IP_RECVTTL": Option(IPPROTO_IP, 12),
     "IP_RECVTOS": Option(IPPROTO_IP, 13),
+    "IP_MTU": Option(IPPROTO_IP, 14),
+    "IP_MINTTL": Option(IPPROTO_IP, 21),
+    "IP_RECVERR_RFC4884": Option(IPPROTO_IP, 26),
     "IP_MULTICAST_IF": Option(IPPROTO_IP, 32, Layout.STRUCT),
     "IP_MULTICAST_TTL": Option(IPPROTO_IP, 33),
     "IP_MULTICAST_LOOP": Option(IPPROTO_IP, 34),
@@ -47,10 +51,12 @@ _OPTIONS: Final[Mapping[str, Option]] = {
     # asm-generic/socket.h
     "SO_REUSEADDR": Option(SOL_SOCKET, 2),
     "SO_TYPE": Option(SOL_SOCKET, 3),
+    "SO_ERROR": Option(SOL_SOCKET, 4),
     "SO_BROADCAST": Option(SOL_SOCKET, 6),
     "SO_SNDBUF": Option(SOL_SOCKET, 7, Layout.DOUBLED),
     "SO_RCVBUF": Option(SOL_SOCKET, 8, Layout.DOUBLED),
     "IP_OPTIONS": Option(IPPROTO_IP, 4),
+    "SO_SNDBUFFORCE": Option(SOL_SOCKET, 32, Layout.DOUBLED),
     "SO_RCVBUFFORCE": Option(SOL_SOCKET, 33, Layout.DOUBLED),
     "SO_REUSEPORT": Option(SOL_SOCKET, 15),
     "SO_BINDTODEVICE": Option(SOL_SOCKET, 25, Layout.STRUCT),
@@ -69,6 +75,7 @@ _CONTROL: Final[Mapping[str, tuple[int, int]]] = {
     "IP_TOS": (IPPROTO_IP, 1),
     "IP_TTL": (IPPROTO_IP, 2),
     "IP_PKTINFO": (IPPROTO_IP, 8),
+    "IP_RECVERR": (IPPROTO_IP, 11),
     "SO_RXQ_OVFL": (SOL_SOCKET, 40),
     "UDP_SEGMENT": (IPPROTO_UDP, 103),
     "UDP_GRO": (IPPROTO_UDP, 104),
@@ -77,6 +84,16 @@ _CONTROL: Final[Mapping[str, tuple[int, int]]] = {
 _NUMBERS: Final[Mapping[str, int]] = {
     "rtnetlink": 16,  # AF_NETLINK, linux/socket.h. Its protocol, NETLINK_ROUTE, is 0 (linux/netlink.h).
     "MSG_ERRQUEUE": 0x2000,  # linux/socket.h
+    # linux/net_tstamp.h
+    "SOF_TIMESTAMPING_TX_HARDWARE": 1 << 0,
+    "SOF_TIMESTAMPING_TX_SOFTWARE": 1 << 1,
+    "SOF_TIMESTAMPING_RX_HARDWARE": 1 << 2,
+    "SOF_TIMESTAMPING_SOFTWARE": 1 << 4,
+    "SOF_TIMESTAMPING_RAW_HARDWARE": 1 << 6,
+    "SOF_TIMESTAMPING_OPT_ID": 1 << 7,
+    "SOF_TIMESTAMPING_TX_SCHED": 1 << 8,
+    "SOF_TIMESTAMPING_OPT_TSONLY": 1 << 11,
+    "SOF_TIMESTAMPING_OPT_RX_FILTER": 1 << 17,  # Since Linux 6.12.
     # linux/sockios.h
     "SIOCGIFNAME": 0x8910,
     "SIOCGIFCONF": 0x8912,
@@ -90,10 +107,15 @@ def linux(*, word: Literal[4, 8] = 8, byte_order: Literal["little", "big"] = "li
     # SO_TIMESTAMPNS_OLD carries a timespec of two longs; where those are too short for 2038, the _NEW one (since
     # Linux 5.1) carries two 64-bit integers. So the data is always 16 octets (asm-generic/socket.h).
     timestamp = Option(SOL_SOCKET, 35 if word == 8 else 64)
+    stamps = Option(SOL_SOCKET, 37 if word == 8 else 65)  # SO_TIMESTAMPING_OLD and _NEW, for the same reason.
     return Platform(
         name="linux",
-        options={**_OPTIONS, "SO_TIMESTAMPNS": timestamp},
-        control={**_CONTROL, "SO_TIMESTAMPNS": (timestamp.level, timestamp.name)},
+        options={**_OPTIONS, "SO_TIMESTAMPNS": timestamp, "SO_TIMESTAMPING": stamps},
+        control={
+            **_CONTROL,
+            "SO_TIMESTAMPNS": (timestamp.level, timestamp.name),
+            "SO_TIMESTAMPING": (stamps.level, stamps.name),
+        },
         numbers=_NUMBERS,
         word=word,
         byte_order=byte_order,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 from trio_ipv4._errors import ParseError
 
@@ -16,10 +16,14 @@ if TYPE_CHECKING:
 AF_INET: Final = 2
 SOCK_DGRAM: Final = 2
 SOCK_RAW: Final = 3
+IPPROTO_ICMP: Final = 1
 SOCKADDR_IN_SIZE: Final = 16
 SOCKADDR_STORAGE_SIZE: Final = 128
 IN_PKTINFO_SIZE: Final = 12
 SOCK_FILTER_SIZE: Final = 8
+TIMESPEC_SIZE: Final = 16
+SCM_TIMESTAMPING_SIZE: Final = 48
+EXTENDED_ERROR_SIZE: Final = 32
 ANY: Final = b"\0\0\0\0"
 
 ControlRecord: TypeAlias = "tuple[int, int, int, bytes]"
@@ -105,6 +109,58 @@ def parse_in_pktinfo(platform: Platform, data: bytes) -> tuple[int, bytes, bytes
     """Return interface index, local address and header's destination of a `struct in_pktinfo` of 12 octets."""
     ifindex, spec_dst, destination = struct.unpack(platform.prefix + "i4s4s", data)
     return ifindex, spec_dst, destination
+
+
+class ExtendedError(NamedTuple):
+    """A `struct sock_extended_err` with the `struct sockaddr_in` behind it (linux/errqueue.h; ip(7): IP_RECVERR)."""
+
+    errno: int
+    origin: int
+    type: int
+    code: int
+    info: int
+    data: int
+    """The number of a transmit timestamp; of an ICMP error, offset and validity of its extensions."""
+    offender: bytes
+    """The address of the host that told of the error; 0.0.0.0 if no host did."""
+
+    def octets(self, platform: Platform) -> bytes:
+        """Lay it out: 32 octets."""
+        fixed = struct.pack(platform.prefix + "IBBBxII", *self[:6])
+        return fixed + (bytes(SOCKADDR_IN_SIZE) if self.offender == ANY else sockaddr_in(platform, self.offender, 0))
+
+    @classmethod
+    def parse(cls, platform: Platform, data: bytes) -> ExtendedError:
+        """Read one of at least 32 octets."""
+        offender, _ = parse_sockaddr_in(data[16:])
+        errno, origin, kind, code, info, number = struct.unpack_from(platform.prefix + "IBBBxII", data)
+        return cls(errno, origin, kind, code, info, number, offender)
+
+
+def parse_rfc4884(platform: Platform, data: int) -> tuple[int, bool]:
+    """Read `struct sock_ee_data_rfc4884` (linux/errqueue.h): where extensions begin, 0 for none, and their validity."""
+    length, flags = struct.unpack(platform.prefix + "HBx", struct.pack(platform.prefix + "I", data))
+    return length, not flags & 1  # SO_EE_RFC4884_FLAG_INVALID
+
+
+def parse_timespec(platform: Platform, data: bytes, offset: int = 0) -> int:
+    """Return the nanoseconds of a `struct timespec` of two 64-bit numbers; `offset` is that for a `ParseError`."""
+    seconds, nanoseconds = struct.unpack(platform.prefix + "qq", data)
+    if not 0 <= nanoseconds < 10**9:
+        raise ParseError(f"nanoseconds must be from 0 to 999999999, got {nanoseconds}", offset=offset)
+    return int(seconds) * 10**9 + int(nanoseconds)
+
+
+def scm_timestamping(platform: Platform, software_ns: int, hardware_ns: int) -> bytes:
+    """Lay out `struct scm_timestamping` (linux/errqueue.h): a stamp by software, an unused one, one by hardware."""
+    numbers = *divmod(software_ns, 10**9), 0, 0, *divmod(hardware_ns, 10**9)
+    return struct.pack(platform.prefix + "6q", *numbers)
+
+
+def parse_scm_timestamping(platform: Platform, data: bytes, offset: int = 0) -> tuple[int, int]:
+    """Return the stamps by software and by hardware of 48 octets, in nanoseconds since the epoch; 0 for none."""
+    software, _, hardware = (data[at : at + TIMESPEC_SIZE] for at in range(0, len(data), TIMESPEC_SIZE))
+    return parse_timespec(platform, software, offset), parse_timespec(platform, hardware, offset)
 
 
 def cmsg_header_size(platform: Platform) -> int:

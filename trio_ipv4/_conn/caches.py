@@ -12,7 +12,15 @@ from trio_ipv4._abi import structs
 from trio_ipv4._errors import ParseError
 from trio_ipv4._kernel import offload
 from trio_ipv4._kernel.calls import MSG_CTRUNC
-from trio_ipv4._values.control import EMPTY, FACTS, ControlFlags, ControlMessage, LeadingTimestamp, stamped
+from trio_ipv4._values.control import (
+    EMPTY,
+    FACTS,
+    ControlFlags,
+    ControlMessage,
+    LeadingTimestamp,
+    parse_control,
+    stamped,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -110,7 +118,7 @@ class Controls(ByControl[ControlMessage]):
 
     def _make(self, key: bytes) -> ControlMessage:
         end = len(key) - 4 if self.with_sender else len(key)
-        return ControlMessage(**FACTS.read(self._platform, key[:end], self._flags, key[end:]))
+        return parse_control(self._platform, key[:end], self._flags, key[end:])
 
 
 @final

@@ -64,6 +64,21 @@ class Conn:
         """,
     )
 
+    min_ttl: IntegerOption = IntegerOption(
+        "IP_MINTTL",
+        0,
+        255,
+        """The lowest time to live of packets that are received, 0 to 255 hops (IP_MINTTL, ip(7); Linux). Default 0.
+
+        With 255, only neighbours are heard, since each router takes one off (RFC 5082). Linux obeys it on TCP. UDP and
+        raw IP take the value and hear everything (measured on 6.18): there, ask for `ControlFlags.TTL` and look at
+        `control.ttl`.
+
+        Raises:
+            UnsupportedError: This is not Linux.
+        """,
+    )
+
     @property
     def socket(self) -> trio.socket.SocketType:
         """The trio socket, also after closing."""

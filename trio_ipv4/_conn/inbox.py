@@ -16,12 +16,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from trio_ipv4._conn.codec import Codec
+    from trio_ipv4._conn.error_queue import ErrorQueue
     from trio_ipv4._kernel.calls import Received
     from trio_ipv4._kernel.system import Socket
 
 ValueT = TypeVar("ValueT")
 MAX_BYTES: Final = 65535
 """The longest IP packet (RFC 791: total length has 16 bits)."""
+_TRIES: Final = 100
+"""How often to try while each call is told of another error, which is reported elsewhere."""
 _FEW: Final = 8
 """How many coalesced datagrams to read in one call: each may hold 64, and the rest waits for the next receive."""
 _MANY: Final = 64
@@ -35,12 +38,16 @@ class Inbox(Generic[ValueT]):
     Args:
         socket: The socket.
         codec: It makes the values.
+        errors: The errors of the socket, some of which are not told here.
         when_empty: Called when nothing is queued, before somebody waits.
     """
 
-    def __init__(self, socket: Socket, codec: Codec[ValueT], when_empty: Callable[[], object]) -> None:
+    def __init__(
+        self, socket: Socket, codec: Codec[ValueT], errors: ErrorQueue, when_empty: Callable[[], object]
+    ) -> None:
         self._socket: Final = socket
         self._codec: Final = codec
+        self._errors: Final = errors
         self._when_empty: Final = when_empty
         self._receiver: Final = socket.receiver()
         # Runs of values, with errors between them.
@@ -95,10 +102,13 @@ class Inbox(Generic[ValueT]):
         return True
 
     def _receive(self, descriptor: int, limit: int, max_bytes: int) -> list[ValueT] | Received | None:
-        try:
-            return self._receiver.receive(descriptor, limit, max_bytes, self._codec.recipe)
-        except OSError as error:
-            raise explain(error, "receive", "receive", self._socket) from None
+        for _ in range(_TRIES):
+            try:
+                return self._receiver.receive(descriptor, limit, max_bytes, self._codec.recipe)
+            except OSError as error:
+                if not self._errors.absorbs(error):
+                    raise explain(error, "receive", "receive", self._socket) from None
+        return None  # Errors flood in. Other tasks run before the next try: the socket is readable.
 
     def _keep(self, decoded: Iterable[ValueT | Exception]) -> None:
         """Make values, and errors, ready."""

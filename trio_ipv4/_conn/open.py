@@ -1,11 +1,14 @@
-"""The ways in: open_udp, open_ip, open_raw. Synchronous, since binding to a numeric address can't block."""
+"""The ways in: open_udp, open_ip, open_raw, and open_unprivileged_icmp.
+
+They are synchronous, since binding to a numeric address can't block.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, TypeVar
 
-from trio_ipv4._abi.structs import SOCK_DGRAM, SOCK_RAW
+from trio_ipv4._abi.structs import IPPROTO_ICMP, SOCK_DGRAM, SOCK_RAW
 from trio_ipv4._conn import switches
 from trio_ipv4._conn.packet import PacketConn
 from trio_ipv4._conn.raw import RawConn
@@ -139,6 +142,46 @@ def open_raw(
     return _open_raw(RawConn, 1, protocol, address, interface, multicast_all, control_flags, options)
 
 
+def open_unprivileged_icmp(
+    address: AddressLike = "0.0.0.0",
+    identifier: int = 0,
+    *,
+    interface: InterfaceLike = None,
+    control_flags: ControlFlags = DEFAULT_FLAGS,
+    options: Iterable[SocketOption] = (),
+) -> PacketConn:
+    """Open a connection that sends ICMP echo requests and receives the replies, without privilege. Not a checkpoint.
+
+    Payloads are ICMP messages (`ICMPEcho`), without the IP header. The kernel writes the identifier and the checksum,
+    and hands over only the replies to this identifier (icmp(7), "ping socket"). Ports of endpoints are 0. ICMP errors
+    come by `receive_error`, after `report_errors = True`. Linux.
+
+    Args:
+        address: A local address.
+        identifier: The identifier of the requests, 0 to 65535; 0 lets the kernel choose. It is the port of
+            `local_endpoint`.
+        interface: As for `open_udp`.
+        control_flags: As for `open_udp`.
+        options: As for `open_udp`.
+
+    Raises:
+        PermissionError: The group of the process is not within sysctl net.ipv4.ping_group_range; its default on many
+            systems, "1 0", lets nobody, root included.
+        OSError: EADDRINUSE: another socket has the identifier. EADDRNOTAVAIL, EMFILE. ENODEV: there is no such
+            interface.
+        UnsupportedError: As for `open_udp`.
+        ValueError: A host name; `identifier` is out of range.
+    """
+    local, number = to_address(address, "address"), to_integer(identifier, "identifier", 0, 0xFFFF)
+    system, bare = current_system(), _to_options(options)
+    # Linux lets ping sockets share an identifier unless told otherwise. Then one has the replies to the other.
+    settings = [("SO_REUSEADDR", 0), *_settings_of(control_flags)]
+    socket = sockets.open_socket(
+        system, SOCK_DGRAM, IPPROTO_ICMP, local, number, settings, interface=interface, options=bare
+    )
+    return _own(PacketConn, socket, control_flags, interface)
+
+
 def _own(kind: type[ConnT], socket: Socket, control_flags: ControlFlags, interface: InterfaceLike = None) -> ConnT:
     """Make a connection of a socket that was opened with `_settings_for(control_flags)`; close it if that fails.
 
@@ -193,7 +236,12 @@ def _to_option(option: object) -> SocketOption:
 
 def _settings_for(platform: Platform, multicast_all: bool, control_flags: ControlFlags) -> list[tuple[str, int]]:
     """Return the options that every way in sets."""
-    settings = [(name, value) for name, value in switches.settings(switches.to_flags(control_flags)) if value]
+    settings = _settings_of(control_flags)
     if "IP_MULTICAST_ALL" in platform.options:
         settings.append(("IP_MULTICAST_ALL", int(to_bool(multicast_all, "multicast_all"))))
     return settings
+
+
+def _settings_of(control_flags: ControlFlags) -> list[tuple[str, int]]:
+    """Return the options that switch facts on, on a new socket."""
+    return [(name, value) for name, value in switches.settings(switches.to_flags(control_flags)) if value]

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import trio
 
-from trio_ipv4._conn.option_rows import BoolOption, IntegerOption
+from trio_ipv4._conn.option_rows import BoolOption, BufferSize, EnumOption, IntegerOption
 from trio_ipv4._conn.owned import OwnedConn
-from trio_ipv4._conn.warn import warn
-from trio_ipv4._errors import CappedBufferWarning
 from trio_ipv4._kernel import bpf, lookup, options
+from trio_ipv4._kernel.path_mtu import path_mtu
 from trio_ipv4._values.bpf import to_program
 from trio_ipv4._values.control import ControlMessage
-from trio_ipv4._values.fields import to_integer
+from trio_ipv4._values.fields import LIMITED_BROADCAST, UNSPECIFIED, to_address
 from trio_ipv4._values.icmp import ICMPFilter
+from trio_ipv4._values.path_mtu import PathMTUDiscovery
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from trio_ipv4._conn.outbox import Outbox
     from trio_ipv4._kernel.system import Socket
     from trio_ipv4._values.bpf import RawInstruction
+    from trio_ipv4._values.fields import AddressLike
     from trio_ipv4._values.interface import InterfaceLike
 
 _NO_ADDRESS: Final = bytes(4)
@@ -106,25 +107,57 @@ class SocketOptions(OwnedConn):
         self._outbox.multicast_interface = index
         self._outbox.complete = None if source is None else functools.partial(_with_source, socket, index)
 
-    @property
-    def receive_buffer_size(self) -> int:
+    receive_buffer_size: BufferSize = BufferSize(
+        "SO_RCVBUF",
+        "net.core.rmem_max",
         """The size of the kernel's receive buffer, in octets, its bookkeeping included (SO_RCVBUF; socket(7)).
 
         Default: sysctl net.core.rmem_default. Linux doubles the value, to make room for its bookkeeping, and caps it at
-        sysctl net.core.rmem_max without an error; then this warns (`CappedBufferWarning`).
-        """
-        return options.get_integer(self._usable, "SO_RCVBUF")
+        sysctl net.core.rmem_max, unless the process has CAP_NET_ADMIN. A value that was capped warns
+        (`CappedBufferWarning`).
+        """,
+    )
+    send_buffer_size: BufferSize = BufferSize(
+        "SO_SNDBUF",
+        "net.core.wmem_max",
+        """The size of the kernel's send buffer, in octets, its bookkeeping included (SO_SNDBUF; socket(7)).
 
-    @receive_buffer_size.setter
-    def receive_buffer_size(self, value: int) -> None:
-        size = to_integer(value, "receive_buffer_size", 1, 0x3FFF_FFFF)
-        granted = options.set_buffer_size(self._usable, "SO_RCVBUF", size)
-        if granted < size:
-            message = (
-                f"asked for a receive buffer of {size:,} octets, the kernel granted {granted:,}: raise sysctl "
-                "net.core.rmem_max"
-            )
-            warn(message, CappedBufferWarning)
+        Default: sysctl net.core.wmem_default. As for `receive_buffer_size`; the sysctl is net.core.wmem_max. Sending
+        waits while the buffer is full of datagrams that the interface has not sent yet.
+        """,
+    )
+    path_mtu_discovery: EnumOption[PathMTUDiscovery] = EnumOption(
+        "IP_MTU_DISCOVER",
+        PathMTUDiscovery,
+        """Whether datagrams may be fragmented (IP_MTU_DISCOVER, ip(7); Linux). Default: `PathMTUDiscovery.WANT`.
+
+        The default is DONT instead while sysctl net.ipv4.ip_no_pmtu_disc is not 0. A `RawConn` writes "don't fragment"
+        into the header itself.
+
+        Raises:
+            TypeError: Not `PathMTUDiscovery`.
+            UnsupportedError: This is not Linux.
+        """,
+    )
+
+    def path_mtu(self, address: AddressLike) -> int:
+        """Return the longest packet that reaches an address whole, in octets with the IP header, as known by now.
+
+        A UDP payload may have 28 octets less. It begins with the MTU of the interface, and shrinks when a router tells
+        of a smaller one: that takes a datagram that must not be fragmented, and time. Linux forgets it after ten
+        minutes (sysctl net.ipv4.route.mtu_expires). Not a checkpoint, and nothing is sent.
+
+        Raises:
+            OSError: ENETUNREACH, EHOSTUNREACH, EACCES, EINVAL: there is no route.
+            UnsupportedError: This is not Linux.
+            ValueError: A host name; or the connection belongs to another network namespace than the current one.
+        """
+        destination, socket = to_address(address, "address"), self._usable
+        socket.system.platform.option("IP_MTU")
+        index = self._outbox.multicast_interface if destination.is_multicast else None
+        bound = ipaddress.IPv4Address(socket.getsockname()[0])
+        source = UNSPECIFIED if bound.is_multicast or bound == LIMITED_BROADCAST else bound
+        return path_mtu(socket, destination, source, index or options.find_integer(socket, "SO_BINDTOIFINDEX") or None)
 
     @property
     def drops(self) -> int:

@@ -13,10 +13,14 @@ from trio_ipv4._values.control import parse_control
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from trio_ipv4._conn.error_queue import ErrorQueue
     from trio_ipv4._conn.turns import OwnedSocket
     from trio_ipv4._kernel.calls import Columns, Sender
     from trio_ipv4._kernel.system import Socket
     from trio_ipv4._values.control import ControlMessage
+
+_IN_VAIN: Final = 2
+"""After so many refusals without a new error, the refusal is about the datagram itself."""
 
 
 @final
@@ -34,7 +38,7 @@ class Outbox:
 
     async def send(self, portions: Iterable[Columns]) -> None:
         """Send portions of at most 1,024 datagrams each, and let other tasks run between them."""
-        sending = _Sending(self.sender, portions)
+        sending = _Sending(self.sender, portions, self._owned.errors)
         try:
             await self._owned.send(sending.go_on)
         except _RefusedError as refused:
@@ -44,7 +48,14 @@ class Outbox:
         payload, name, control = sending.next
         which = f"datagram {sending.sent} of the batch, " if sending.is_batch else ""
         request = parse_control(self._socket.system.platform, control)
-        attempt = Attempt(self._socket, payload, name, request, self.multicast_interface)
+        attempt = Attempt(
+            self._socket,
+            payload,
+            name,
+            request,
+            self.multicast_interface,
+            earlier_are_apart=self._owned.errors.is_reported,
+        )
         return partial_send(explain_sending(refused, f"{which}{len(payload)} octets", attempt), sending.sent)
 
 
@@ -65,8 +76,11 @@ class _RefusedError(Exception):
 class _Sending:
     """The rest of one call's datagrams, and how many are out."""
 
-    def __init__(self, sender: Sender, portions: Iterable[Columns]) -> None:
+    def __init__(self, sender: Sender, portions: Iterable[Columns], errors: ErrorQueue) -> None:
         self._sender: Final = sender
+        self._errors: Final = errors
+        self._in_vain = 0
+        """How often the next datagram was refused for no reason that is known."""
         self._portions: Final = iter(portions)
         self._portion = next(self._portions, _NOTHING)
         self._done = 0
@@ -99,15 +113,31 @@ class _Sending:
             else:
                 sent, refused = self._sender.send(descriptor, payloads, names, controls)
             self._done += sent
+            if sent:
+                self._in_vain = 0
             if refused is not None:
                 if refused.errno == errno.EAGAIN:
                     return None
-                raise _RefusedError(refused)
+                if not self._may_try_again(refused):
+                    raise _RefusedError(refused)
+                return MORE
         portion = next(self._portions, None)
         if portion is None:
             return True
         self._portion, self._before, self._done = portion, self.sent, 0
         return MORE
+
+    def _may_try_again(self, refused: OSError) -> bool:
+        """Tell whether a refusal may be the error of an earlier datagram, which is reported elsewhere.
+
+        The kernel queues an error before it is pending, so one that is pending may have been read already. A refusal
+        that comes twice without a new error is about this datagram.
+        """
+        is_earlier = self._errors.judge_refusal(refused)
+        if is_earlier is None:
+            self._in_vain += 1
+            return self._in_vain < _IN_VAIN
+        return is_earlier
 
 
 _NOTHING: Final[Columns] = ((), (), ())

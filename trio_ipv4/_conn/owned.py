@@ -36,6 +36,7 @@ class OwnedConn(Conn):
         if trio_socket is not socket or trio_socket.type not in self._kinds:  # It may be a stream's.
             raise TypeError(f"pass a trio socket of type {self._kind_names}, not {socket!r}")
         self._take_socket(to_system(trio_socket), trio_socket)
+        self._owned.errors.note_switches()
         self._compose(None)
 
     @classmethod

@@ -18,6 +18,7 @@ from trio_ipv4._conn.memberships import Memberships
 from trio_ipv4._conn.offload import Offload
 from trio_ipv4._conn.options import SocketOptions
 from trio_ipv4._conn.outbox import Outbox, partial_send
+from trio_ipv4._conn.reports import ErrorReports
 from trio_ipv4._conn.switches import switched_on
 from trio_ipv4._conn.traffic import Traffic
 from trio_ipv4._conn.turns import require_trio
@@ -43,7 +44,7 @@ _KIND: Final = calls.Kind(Datagram, (Datagram.payload, Datagram.peer, Datagram.c
 
 
 @final
-class PacketConn(SocketOptions, Memberships, Traffic[Datagram]):
+class PacketConn(SocketOptions, Memberships, ErrorReports, Traffic[Datagram]):
     """Send and receive datagrams over UDP, or over raw IP without the header, which is stripped.
 
     It is a `trio.abc.Channel` of `Datagram`: `async for datagram in conn` receives until the task is cancelled.
@@ -69,7 +70,7 @@ class PacketConn(SocketOptions, Memberships, Traffic[Datagram]):
         tables = Tables(socket.system.platform, switched_on(socket) if facts is None else facts)
         codec = DatagramCodec(tables, self._outbox, is_raw=is_raw)
         self._codec = codec
-        self._inbox = Inbox(socket, codec, self._ledger.warn_of_forgotten)
+        self._inbox = Inbox(socket, codec, self._owned.errors, self._ledger.warn_of_forgotten)
         self._bpf = self._offload = Offload(socket, codec, self._inbox, is_on=is_coalesced)
         self._can_segment: bool | None = None  # Found out when it matters.
 

@@ -12,6 +12,7 @@ from trio_ipv4._conn.inbox import Inbox
 from trio_ipv4._conn.memberships import Memberships
 from trio_ipv4._conn.options import SocketOptions
 from trio_ipv4._conn.outbox import Outbox
+from trio_ipv4._conn.reports import ErrorReports
 from trio_ipv4._conn.switches import switched_on
 from trio_ipv4._conn.traffic import Traffic
 from trio_ipv4._errors import ParseError
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 
 @final
-class RawConn(SocketOptions, Memberships, Traffic[RawDatagram]):
+class RawConn(SocketOptions, Memberships, ErrorReports, Traffic[RawDatagram]):
     """Send and receive IP packets with their headers (IP_HDRINCL; raw(7)).
 
     It is a `trio.abc.Channel` of `RawDatagram`. Turns, closing, memberships and errors are as for `PacketConn`.
@@ -58,7 +59,7 @@ class RawConn(SocketOptions, Memberships, Traffic[RawDatagram]):
         self._outbox = Outbox(socket, self._owned)
         tables = Tables(socket.system.platform, switched_on(socket) if facts is None else facts)
         self._codec = PacketCodec(tables, self._outbox)
-        self._inbox = Inbox(socket, self._codec, self._ledger.warn_of_forgotten)
+        self._inbox = Inbox(socket, self._codec, self._owned.errors, self._ledger.warn_of_forgotten)
         self._bpf = _Programs(socket)
 
 

@@ -10,7 +10,7 @@ the caller makes the system call. The rest, which every call on a connection nee
 * Closing wakes those who wait, with `trio.ClosedResourceError`, from wherever it is called: a worker thread, or after
   the end of the run.
 * The kernel also calls a socket readable for its error queue (IP_RECVERR, transmit timestamps). A task that was woken
-  in vain empties that queue before it waits again. Otherwise it would never sleep.
+  in vain empties that queue before it waits again (`error_queue.py`). Otherwise it would never sleep.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeVar, final
 
 import trio
 
-from trio_ipv4._kernel import sockets
+from trio_ipv4._conn.error_queue import ErrorQueue
 from trio_ipv4._kernel.descriptors import close_descriptor
 from trio_ipv4._kernel.native import current_system
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from trio_ipv4._kernel.system import Socket
+    from trio_ipv4._values.socket_error import SocketError
 
 T = TypeVar("T")
 
@@ -96,17 +97,20 @@ class OwnedSocket:
         readable, writable = waits(trio_socket)
         self._receiving: Final = _Turn(readable)
         self._sending: Final = _Turn(writable)
+        self.errors: Final = ErrorQueue(socket, trio_socket)
+        self._hearing_errors: Final = _Turn(self.errors.wait)
         self._token: trio.lowlevel.TrioToken | None = None
         self._process: Final = socket.system.process()
 
     def close(self) -> None:
         """Close the socket and wake everybody who waits on it. From any thread, also when no run is going on."""
-        in_use = self._receiving.is_taken or self._sending.is_taken
+        in_use = self._receiving.is_taken or self._sending.is_taken or self._hearing_errors.is_taken
         # In a forked child no run goes on that the socket was used in.
         user = self._token if in_use and self._process == self._system_socket.system.process() else None
         here = this_run()
         if (here is not None and user in (None, here)) or is_simulated(self.socket):
             self.socket.close()
+            self.errors.close(in_run=here is not None)
             return
         # Here trio's own `close` would raise and leave the socket open, or not wake the tasks of another run.
         descriptor = self.socket.detach()
@@ -115,11 +119,17 @@ class OwnedSocket:
         if user is not None:
             # A task of that run uses the descriptor: the run has to close it, lest its number be another file's.
             try:
-                user.run_sync_soon(_close_in_run, descriptor)
+                user.run_sync_soon(self._close_in_run, descriptor)
             except trio.RunFinishedError:
                 pass
             else:
                 return
+        self.errors.close(in_run=False)
+        close_descriptor(descriptor)
+
+    def _close_in_run(self, descriptor: int) -> None:
+        self.errors.close(in_run=True)
+        trio.lowlevel.notify_closing(descriptor)
         close_descriptor(descriptor)
 
     def note_run(self) -> None:
@@ -136,14 +146,23 @@ class OwnedSocket:
         Raises:
             trio.WouldBlock: There is nothing, or another task waits for it.
         """
-        result = None if self._receiving.is_taken else attempt(_descriptor(self), *arguments)
-        if result is None or result is MORE:
-            raise trio.WouldBlock
-        return result
+        return _try_once(self, self._receiving, attempt, *arguments)
 
     def send(self, attempt: Callable[[int], T | Unfinished]) -> Awaitable[T]:
         """Call `attempt(descriptor)`, when it is this task's turn, until it returns something."""
         return _take_turn(self, self._sending, attempt)
+
+    def receive_error(self) -> Awaitable[SocketError]:
+        """Take the first error, when it is this task's turn."""
+        return _take_turn(self, self._hearing_errors, self.errors.take)
+
+    def receive_error_nowait(self) -> SocketError:
+        """Take the first error that is there already.
+
+        Raises:
+            trio.WouldBlock: There is none, or another task waits for it.
+        """
+        return _try_once(self, self._hearing_errors, self.errors.take)
 
     async def wait(self, turn: _Turn) -> None:
         """Wait for the kernel."""
@@ -157,8 +176,8 @@ class OwnedSocket:
     def after_false_alarm(self, turn: _Turn) -> None:
         """Empty the error queue after a task was woken in vain."""
         _descriptor(self)
-        discarded = sockets.discard_errors(self._system_socket)
-        if turn is self._receiving and not discarded and self._system_socket.is_shut_down():
+        found = self.errors.empty()
+        if turn is not self._sending and not found and self._system_socket.is_shut_down():
             raise trio.ClosedResourceError("this connection was shut down for receiving (shutdown(2))")
 
 
@@ -199,6 +218,14 @@ async def _take_turn(
     return result
 
 
+def _try_once(owned: OwnedSocket, turn: _Turn, attempt: Callable[..., T | Unfinished], *arguments: int) -> T:
+    descriptor = _descriptor(owned)
+    result = None if turn.is_taken else attempt(descriptor, *arguments)
+    if result is None or result is MORE:
+        raise trio.WouldBlock
+    return result
+
+
 def this_run() -> trio.lowlevel.TrioToken | None:
     """Return the token of the run of trio that this thread is in; `None` if it is in none."""
     try:
@@ -220,11 +247,6 @@ def waits(socket: Any) -> tuple[Callable[[], Awaitable[None]], Callable[[], Awai
         functools.partial(trio.lowlevel.wait_readable, socket),
         functools.partial(trio.lowlevel.wait_writable, socket),
     )
-
-
-def _close_in_run(descriptor: int) -> None:
-    trio.lowlevel.notify_closing(descriptor)
-    close_descriptor(descriptor)
 
 
 def _descriptor(owned: OwnedSocket) -> int:

@@ -16,6 +16,7 @@ from trio_ipv4._abi import structs
 from trio_ipv4._errors import ADVICE
 from trio_ipv4._kernel import lookup, options
 from trio_ipv4._kernel.explain import refusal
+from trio_ipv4._kernel.path_mtu import path_mtu as find_path_mtu
 from trio_ipv4._values.control import EMPTY
 from trio_ipv4._values.fields import LIMITED_BROADCAST, UNSPECIFIED
 from trio_ipv4._values.interface import InterfaceFlags
@@ -43,6 +44,7 @@ class Attempt:
         name: The destination, as a `struct sockaddr_in`.
         request: The control message that went with it; its source is `local`, as `ControlMessage.parse` has it.
         multicast_interface: The index that was set for multicast, if one was.
+        earlier_are_apart: Whether the errors of earlier datagrams are told elsewhere, so that this is none.
     """
 
     def __init__(
@@ -52,7 +54,10 @@ class Attempt:
         name: bytes,
         request: ControlMessage,
         multicast_interface: int | None,
+        *,
+        earlier_are_apart: bool = False,
     ) -> None:
+        self.earlier_are_apart: Final = earlier_are_apart
         address, self.port = structs.parse_sockaddr_in(name)
         self.destination: Final = ipaddress.IPv4Address(address)
         self.length: Final = len(payload)
@@ -122,6 +127,13 @@ class Attempt:
             return self.source in lookup.own_addresses(self.socket)
         except (OSError, NotImplementedError):
             return True
+
+    @functools.cached_property
+    def path_mtu(self) -> int | None:
+        """The longest packet that the path takes; `None` if that can't be known."""
+        with contextlib.suppress(OSError, ValueError, NotImplementedError):
+            return find_path_mtu(self.socket, self.destination, self.source, self.interface)
+        return None
 
     @property
     def may_broadcast(self) -> bool:
@@ -235,11 +247,17 @@ _SENDING: Final = (
         is_sure=True,
     ),
     Cause(errno.EMSGSIZE, "longer than an IP packet can be", lambda a: a.length > 65535 - 20, is_sure=True),
-    Cause(errno.EMSGSIZE, "longer than the MTU, and it must not be fragmented"),
+    Cause(
+        errno.EMSGSIZE,
+        "longer than the path's MTU of {a.path_mtu:,} octets with the IP header, and it must not be fragmented "
+        "(path_mtu_discovery)",
+        lambda a: a.path_mtu is not None,
+    ),
+    Cause(errno.EMSGSIZE, "longer than the MTU, and it must not be fragmented", lambda a: a.path_mtu is None),
     Cause(
         errno.ENOBUFS,
-        "the send buffer has no room for the fragments: SO_SNDBUF is {a.send_buffer:,}; raise it on conn.socket, up to "
-        "sysctl net.core.wmem_max",
+        "the send buffer has no room for the fragments: SO_SNDBUF is {a.send_buffer:,}; raise "
+        "send_buffer_size, up to sysctl net.core.wmem_max",
         lambda a: 4 * a.length > a.send_buffer,  # The kernel counts its own bookkeeping, too.
     ),
     Cause(
@@ -276,7 +294,8 @@ def explain_sending(error: OSError, what: str, attempt: Attempt) -> OSError:
         )
     found = [cause for cause in _SENDING if cause.errno == number and cause.fits(attempt)]
     told = [cause.text.format(a=attempt) for cause in ([c for c in found if c.is_sure] or found)]
-    if number in _MAYBE_EARLIER and attempt.may_be_earlier and not any(cause.is_sure for cause in found):
+    may_be_earlier = number in _MAYBE_EARLIER and attempt.may_be_earlier and not attempt.earlier_are_apart
+    if may_be_earlier and not any(cause.is_sure for cause in found):
         told.append("an earlier datagram, maybe to another peer, came back with an ICMP error")
     to = f"{attempt.destination}, port {attempt.port}"
     return refusal(number, "send", f"send {what} to {to}", attempt.socket, advice="; or ".join(told) or None)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 from trio_ipv4._abi import structs
 from trio_ipv4._abi.this import this_platform
 from trio_ipv4._kernel import libc
+from trio_ipv4._kernel.calls import ERROR_CONTROL_SIZE, MSG_DONTWAIT
 from trio_ipv4._kernel.calls.choice import fastest
 from trio_ipv4._kernel.descriptors import borrowed
 from trio_ipv4._kernel.system import CURRENT
@@ -126,6 +127,16 @@ class NativeSocket:
     def sendto(self, data: bytes, address: Any, /) -> int:
         return int(self.handle.sendto(data, address))
 
+    def receive_error(self) -> tuple[bytes, bytes, Any]:
+        platform = self.system.platform
+        flags = platform.number("MSG_ERRQUEUE") | MSG_DONTWAIT
+        with borrowed(self.fileno()) as socket:
+            data, ancillary, _, destination = socket.recvmsg(_MAX_PACKET, ERROR_CONTROL_SIZE, flags)
+        return data, b"".join(structs.cmsg(platform, *message) for message in ancillary), destination
+
+    def connect(self, address: Any, /) -> None:
+        self.handle.connect(address)
+
     def is_shut_down(self) -> bool:
         if not hasattr(select, "POLLRDHUP"):
             return False
@@ -180,5 +191,6 @@ def _read(path: str) -> str | None:
 
 
 _PYTHON_TAKES: Final = 1024
+_MAX_PACKET: Final = 65535
 _NONBLOCK: Final = int(getattr(stdlib_socket, "SOCK_NONBLOCK", 0))
 """Linux makes a socket that does not block in one call (socket(2))."""

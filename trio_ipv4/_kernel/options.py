@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 from typing import TYPE_CHECKING, Final
 
@@ -21,10 +22,17 @@ _DROPS: Final = 8
 
 
 def set_buffer_size(socket: Socket, name: str, size: int) -> int:
-    """Set the size of a buffer in octets, and return the size that the kernel granted."""
+    """Set the size of a buffer in octets, and return the size that the kernel granted.
+
+    Where a sysctl allows less, a privileged option is tried (socket(7): SO_RCVBUFFORCE, SO_SNDBUFFORCE).
+    """
     set_integer(socket, name, size)
-    got = get_integer(socket, name)
-    return got // 2 if socket.system.platform.option(name).layout is Layout.DOUBLED else got
+    granted = _granted(socket, name)
+    if granted < size and has_option(socket, f"{name}FORCE"):
+        with contextlib.suppress(OSError):
+            set_integer(socket, f"{name}FORCE", size)
+            granted = _granted(socket, name)
+    return granted
 
 
 def set_integer(socket: Socket, name: str, value: int) -> None:
@@ -101,6 +109,11 @@ def set_multicast_interface(socket: Socket, index: int, address: bytes) -> None:
 def get_multicast_interface_address(socket: Socket) -> bytes:
     """Return the kernel's answer for IP_MULTICAST_IF: an address, 0.0.0.0 after setting by index alone."""
     return get_bytes(socket, "IP_MULTICAST_IF", 4)
+
+
+def _granted(socket: Socket, name: str) -> int:
+    got = get_integer(socket, name)
+    return got // 2 if socket.system.platform.option(name).layout is Layout.DOUBLED else got
 
 
 def _width(option: Option) -> int:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
-from trio_ipv4._abi.structs import AF_INET, SOCK_RAW
+from trio_ipv4._abi.structs import AF_INET, IPPROTO_ICMP, SOCK_RAW
 from trio_ipv4._kernel import lookup
-from trio_ipv4._kernel.calls import MSG_DONTWAIT
 from trio_ipv4._kernel.explain import explain, refusal
 from trio_ipv4._kernel.options import LACKING, set_integer
 
@@ -22,8 +20,6 @@ if TYPE_CHECKING:
 
 SocketOption: TypeAlias = "tuple[int, int, int | bytes]"
 """Level, name and value of an option, as for setsockopt(2). An integer is a C int."""
-_MAX_DISCARDED: Final = 1000
-"""In one go, so that other tasks run while errors flow in."""
 
 
 def open_socket(
@@ -43,7 +39,7 @@ def open_socket(
     Args:
         system: The system to which it will belong.
         kind: SOCK_DGRAM or SOCK_RAW.
-        protocol: The IP protocol's number; 0 for UDP over SOCK_DGRAM.
+        protocol: The IP protocol's number; over SOCK_DGRAM, 0 for UDP, or ICMP's.
         address: The local address; 0.0.0.0 for all.
         port: The local port; 0 lets the kernel choose, and is the only one for SOCK_RAW.
         settings: Names of options of this platform, and their values.
@@ -54,11 +50,16 @@ def open_socket(
     Raises:
         OSError: The kernel refused; nothing is left open.
     """
-    what = f"a raw socket for protocol {protocol}" if kind == SOCK_RAW else "a UDP socket"
+    topic: Topic = "make udp"
+    what = "a UDP socket"
+    if kind == SOCK_RAW:
+        topic, what = "make raw", f"a raw socket for protocol {protocol}"
+    elif protocol == IPPROTO_ICMP:
+        topic, what = "make icmp", "an unprivileged ICMP socket"
     try:
         socket = system.socket(AF_INET, kind, protocol)
     except OSError as error:
-        raise explain(error, "make raw" if kind == SOCK_RAW else "make udp", f"make {what}") from None
+        raise explain(error, topic, f"make {what}") from None
     try:
         if interface is not None:
             _bind_to_interface(socket, interface)
@@ -138,20 +139,3 @@ def _bind_shared(socket: Socket, endpoint: tuple[str, int]) -> None:
             raise
         set_integer(socket, "SO_REUSEPORT", 1)
         socket.bind(endpoint)
-
-
-def discard_errors(socket: Socket) -> bool:
-    """Throw away the messages in the error queue (recvmsg(2): MSG_ERRQUEUE; Linux), and tell whether there were any.
-
-    ICMP errors (IP_RECVERR) and transmit timestamps (SO_TIMESTAMPING) wait there, and make a socket readable that has
-    nothing to receive.
-    """
-    queue = socket.system.platform.numbers.get("MSG_ERRQUEUE")
-    if queue is None:
-        return False
-    discarded = False
-    with contextlib.suppress(BlockingIOError):
-        for _ in range(_MAX_DISCARDED):
-            socket.recvmsg(0, queue | MSG_DONTWAIT)
-            discarded = True
-    return discarded

@@ -52,7 +52,8 @@ class Socket(Protocol):
     def system(self) -> System: ...
 
     # Python's socket for it, or a trio socket. A socket that is no file descriptor has a `trio.socket.SocketType` here
-    # with three things more: `system_socket`, which is this, and the coroutines `wait_readable()`, `wait_writable()`.
+    # with four things more: `system_socket`, which is this, and the coroutines `wait_readable()`, `wait_writable()`,
+    # `wait_error()`.
     @property
     def handle(self) -> Any: ...
 
@@ -80,6 +81,13 @@ class Socket(Protocol):
     # Receive one message: its octets, its flags (MSG_TRUNC), its sender (recvmsg(2)); and send one.
     def recvmsg(self, size: int, flags: int = 0, /) -> tuple[bytes, int, Any]: ...
     def sendto(self, data: bytes, address: Any, /) -> int: ...
+
+    # Take a message from the error queue (recvmsg(2): MSG_ERRQUEUE): its octets, its control messages, and the
+    # destination of the datagram that it is about, if the kernel tells.
+    def receive_error(self) -> tuple[bytes, bytes, Any]: ...
+
+    # Set the peer of a UDP socket (connect(2)). Nothing is sent.
+    def connect(self, address: Any, /) -> None: ...
 
     # Whether it was shut down for receiving: it is readable for ever then, and empty (poll(2): POLLRDHUP).
     def is_shut_down(self) -> bool: ...

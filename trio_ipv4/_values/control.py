@@ -6,6 +6,7 @@ which ties these to the platform's names. `facts.py` says what a row is.
 
 from __future__ import annotations
 
+import collections.abc
 import enum
 import ipaddress
 import operator
@@ -18,10 +19,11 @@ from trio_ipv4._abi import structs
 from trio_ipv4._abi.this import this_platform
 from trio_ipv4._errors import ParseError
 from trio_ipv4._values.facts import Fact, Request, Table, read_number, write_integer
-from trio_ipv4._values.fields import to_octets, to_optional_integer, to_source
+from trio_ipv4._values.fields import to_integer, to_octets, to_optional_integer, to_source
 from trio_ipv4._values.interface import to_ifindex
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from ipaddress import IPv4Address
 
     from trio_ipv4._abi.platform import Platform
@@ -31,8 +33,9 @@ if TYPE_CHECKING:
 
 _SECOND: Final = 1_000_000_000
 # The seconds of a timestamp are a signed number of 64 bits.
-_FIRST_NS: Final = -(1 << 63) * _SECOND
-_LAST_NS: Final = (1 << 63) * _SECOND - 1
+FIRST_NS: Final = -(1 << 63) * _SECOND
+LAST_NS: Final = (1 << 63) * _SECOND - 1
+_FIRST_INT, _LAST_INT = -(1 << 31), (1 << 31) - 1  # C's int.
 
 
 class ControlFlags(enum.IntFlag, boundary=enum.STRICT):
@@ -63,6 +66,41 @@ DEFAULT_FLAGS: Final = ControlFlags.DST | ControlFlags.INTERFACE
 
 
 @final
+@attrs.frozen(init=False)
+class OtherControl:
+    """A control message of a kind that `ControlMessage` has no field for (cmsg(3)).
+
+    Args:
+        level: Its level, such as `SOL_SOCKET`.
+        type: Its type, the number of an option in most cases.
+        data: Its octets.
+    """
+
+    level: int
+    type: int
+    data: bytes
+
+    def __init__(self, level: int, type: int, data: bytes = b"") -> None:  # noqa: A002  # The name in cmsg(3).
+        self.__attrs_init__(  # pyright: ignore[reportAttributeAccessIssue]
+            to_integer(level, "level", _FIRST_INT, _LAST_INT),
+            to_integer(type, "type", _FIRST_INT, _LAST_INT),
+            to_octets(data, "data"),
+        )
+
+
+def _to_others(values: object) -> tuple[OtherControl, ...]:
+    if values == ():
+        return ()
+    if not isinstance(values, collections.abc.Iterable):
+        raise TypeError(f"other must be a collection of OtherControl, got {values!r}")
+    given = tuple(values)
+    for each in given:
+        if not isinstance(each, OtherControl):
+            raise TypeError(f"other must have nothing but OtherControl, got {each!r}")
+    return given
+
+
+@final
 @attrs.frozen(init=False, weakref_slot=False)  # Without that slot, `_Stamped` can lay out an equal object.
 class ControlMessage:
     """Facts that were received with a datagram, or requests that go with one that is sent. Absent is `None`.
@@ -82,9 +120,13 @@ class ControlMessage:
             (`PacketConn.control_flags`).
         drops: Received: datagrams that this socket had dropped when this one was queued, modulo 2**32; 0 when asked for
             and none.
+        hardware_timestamp_ns: Received: when the interface's hardware received it, by its own clock
+            (`PacketConn.timestamping`).
+        other: Messages of kinds that this class has no field for, in order: received, because an option was set on the
+            bare socket; sending, to be passed to the kernel as they are.
 
-    Sending obeys `src`, `ifindex`, `ttl` and `tos` per datagram. The other fields are facts, which a request can't
-    have: `marshal` and everything that sends raise `ValueError` for them.
+    Sending obeys `src`, `ifindex`, `ttl`, `tos` and `other` per datagram. The other fields are facts, which a request
+    can't have: `marshal` and everything that sends raise `ValueError` for them.
     """
 
     ttl: int | None
@@ -95,6 +137,8 @@ class ControlMessage:
     local: IPv4Address | None
     timestamp_ns: int | None
     drops: int | None
+    hardware_timestamp_ns: int | None
+    other: tuple[OtherControl, ...]
 
     def __init__(
         self,
@@ -107,6 +151,8 @@ class ControlMessage:
         local: AddressLike | None = None,
         timestamp_ns: int | None = None,
         drops: int | None = None,
+        hardware_timestamp_ns: int | None = None,
+        other: Iterable[OtherControl] = (),
     ) -> None:
         self.__attrs_init__(  # pyright: ignore[reportAttributeAccessIssue]
             to_optional_integer(ttl, "ttl", 0, 255),
@@ -115,8 +161,10 @@ class ControlMessage:
             to_ifindex(ifindex, "ifindex"),
             to_optional_integer(tos, "tos", 0, 255),
             to_source(local, "local"),
-            to_optional_integer(timestamp_ns, "timestamp_ns", _FIRST_NS, _LAST_NS),
+            to_optional_integer(timestamp_ns, "timestamp_ns", FIRST_NS, LAST_NS),
             to_optional_integer(drops, "drops", 0, 0xFFFF_FFFF),
+            to_optional_integer(hardware_timestamp_ns, "hardware_timestamp_ns", FIRST_NS, LAST_NS),
+            _to_others(other),
         )
 
     @property
@@ -140,7 +188,7 @@ class ControlMessage:
 
     @classmethod
     def parse(cls, data: bytes) -> ControlMessage:
-        """Read a control buffer, as recvmsg(2) fills it. Messages of other kinds are ignored, and so is a short tail.
+        """Read a control buffer, as recvmsg(2) fills it. A short tail is ignored.
 
         Raises:
             ParseError: A length contradicts the buffer, or a known message has a wrong size or value.
@@ -149,7 +197,7 @@ class ControlMessage:
 
     def __repr__(self) -> str:
         present = ((field.name, getattr(self, field.name)) for field in attrs.fields(ControlMessage))
-        fields = ", ".join(f"{name}={_readable(value)}" for name, value in present if value is not None)
+        fields = ", ".join(f"{name}={_readable(value)}" for name, value in present if value not in (None, ()))
         return f"ControlMessage({fields})"
 
 
@@ -176,10 +224,12 @@ def _write_pktinfo(platform: Platform, control: ControlMessage) -> bytes | None:
 
 
 def _read_timestamp(platform: Platform, content: bytes, offset: int) -> tuple[int]:
-    seconds, nanoseconds = struct.unpack(platform.prefix + "qq", content)
-    if not 0 <= nanoseconds < _SECOND:
-        raise ParseError(f"nanoseconds must be from 0 to 999999999, got {nanoseconds}", offset=offset)
-    return (seconds * _SECOND + nanoseconds,)
+    return (structs.parse_timespec(platform, content, offset),)
+
+
+def _read_stamps(platform: Platform, content: bytes, offset: int) -> tuple[int | None]:
+    _, hardware_ns = structs.parse_scm_timestamping(platform, content, offset)
+    return (hardware_ns or None,)
 
 
 _TIMESTAMP: Final = Fact(
@@ -188,7 +238,7 @@ _TIMESTAMP: Final = Fact(
     message="SO_TIMESTAMPNS",
     title="a timestamp",
     fields=("timestamp_ns",),
-    sizes=(16,),
+    sizes=(structs.TIMESPEC_SIZE,),
     read=_read_timestamp,
 )
 FACTS: Final = Table(
@@ -242,11 +292,20 @@ FACTS: Final = Table(
         read=read_number("drops", 0xFFFF_FFFF),
         absent=0,  # The kernel sends no message while the count is 0.
     ),
+    Fact(
+        flags=0,
+        switch=None,  # `PacketConn.timestamping` sets this one.
+        message="SO_TIMESTAMPING",
+        title="timestamps of hardware and software",
+        fields=("hardware_timestamp_ns",),
+        sizes=(structs.SCM_TIMESTAMPING_SIZE,),
+        read=_read_stamps,
+    ),
 )
 """All facts. A request has its messages in this order."""
 
 _FIELDS: Final = tuple(field.name for field in attrs.fields(ControlMessage))
-_NEVER_REQUESTED: Final = [name for name in _FIELDS if name not in FACTS.requested]
+_NEVER_REQUESTED: Final = [name for name in _FIELDS if name not in {*FACTS.requested, "other"}]
 _NOTHING: Final = (None,) * len(_NEVER_REQUESTED)
 _never_requested: Final = operator.attrgetter(*_NEVER_REQUESTED)
 
@@ -259,12 +318,16 @@ def marshal_control(platform: Platform, control: ControlMessage) -> bytes:
             f"{name} must be None when sending, got {_readable(getattr(control, name))}: a received control message is "
             "not a request"
         )
-    return FACTS.write(platform, control)
+    written = FACTS.write(platform, control)
+    if not control.other:
+        return written
+    return written + b"".join(structs.cmsg(platform, each.level, each.type, each.data) for each in control.other)
 
 
-def parse_control(platform: Platform, data: bytes) -> ControlMessage:
-    """Read a control buffer of `platform`."""
-    return ControlMessage(**FACTS.read(platform, data))
+def parse_control(platform: Platform, data: bytes, flags: int = 0, sender: bytes = b"") -> ControlMessage:
+    """Read a control buffer of `platform`, on a socket that receives `flags`; arguments as for `Table.read`."""
+    fields = FACTS.read(platform, data, flags, sender)
+    return ControlMessage(**fields, other=[OtherControl(*each) for each in FACTS.others(platform, data)])
 
 
 @final

@@ -11,7 +11,7 @@ This module knows rows, platforms and octets. It knows none of the facts.
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, final
 
 import attrs
 
@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
     from trio_ipv4._abi.platform import Platform
+
+
+Other: TypeAlias = "tuple[int, int, bytes]"
+"""A control message that no row reads: level, type and octets."""
 
 
 class Request(NamedTuple):
@@ -41,7 +45,7 @@ class Fact:
 
     Args:
         flags: The flags that ask for it. Any of them is enough.
-        switch: The socket option that makes the kernel send it. Several rows may share one.
+        switch: The socket option that makes the kernel send it. Several rows may share one. `None`: no flag does.
         message: The control message that brings it. `None`: it is read from the sender's address.
         title: Its name in error messages.
         fields: The fields that it fills.
@@ -53,7 +57,7 @@ class Fact:
     """
 
     flags: int = attrs.field(converter=int)  # Arithmetic with members of an enumeration takes ten times as long.
-    switch: str
+    switch: str | None
     message: str | None
     title: str
     fields: tuple[str, ...]
@@ -97,7 +101,7 @@ class Table:
     def read(self, platform: Platform, data: bytes, flags: int = 0, sender: bytes = b"") -> dict[str, Any]:
         """Return the fields that a control buffer fills on a socket that receives `flags`.
 
-        Messages of other kinds are ignored. Messages that nobody asked for are read too.
+        Messages that nobody asked for are read too.
 
         Args:
             platform: The platform that wrote the buffer.
@@ -118,6 +122,13 @@ class Table:
             if row.flags & asked:
                 fields.update(row.values(platform, sender, len(data)))
         return fields
+
+    def others(self, platform: Platform, data: bytes) -> list[Other]:
+        """Return the messages that no row reads, in order, without those that this library sends and reads itself."""
+        # On the BSDs a message that is sent has another number than the same one that comes.
+        sent = {(option.level, option.name) for name in platform.control if (option := platform.options.get(name))}
+        known = sent | set(platform.control.values())
+        return [record[1:] for record in structs.iterate_cmsgs(platform, data) if record[1:3] not in known]
 
     def write(self, platform: Platform, control: object) -> bytes:
         """Lay out the messages of a request, a `ControlMessage`, in the order of the rows.
@@ -163,7 +174,8 @@ def write_integer(name: str, lowest: int, highest: int) -> Callable[[Platform, A
 def _switches(rows: tuple[Fact, ...]) -> Mapping[str, int]:
     flags: dict[str, int] = {}
     for row in rows:
-        flags[row.switch] = flags.get(row.switch, 0) | row.flags
+        if row.switch is not None:
+            flags[row.switch] = flags.get(row.switch, 0) | row.flags
     return flags
 
 

@@ -17,6 +17,8 @@ MAX_BATCH: Final = 1024
 CONTROL_SIZE: Final = 256
 """Room for the control messages of one datagram, in octets. All facts of the table fit (a test adds them up); the rest
 is for options that a caller sets on the bare socket."""
+ERROR_CONTROL_SIZE: Final = 512
+"""The same in the error queue, whose messages bring the facts of an ICMP error, and the error."""
 HEADER_ROOM: Final = 60
 """The longest IP header, in octets: 15 words of 4 (RFC 791). It precedes the payload on a raw socket."""
 MSG_CTRUNC: Final = 0x8  # linux/socket.h

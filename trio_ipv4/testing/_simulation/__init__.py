@@ -8,7 +8,10 @@
 #   input                    what it does with packets
 #   internet, netlink        its sockets
 #   options, datagrams       what these can do: options; receive and send
+#   icmp_errors              who is told of an ICMP error
 #   sockets                  what all sockets have
+#   stamps, errors           transmit timestamps; the error queue
+#   path_mtu, ping           the path MTU; ping sockets
 #   memberships, routes      the rules about groups, and about ways and sources
 #   reports, queues          how a host tells of its groups; what has come in
 #   links                    who hears a packet, when, and whether at all

@@ -1,18 +1,18 @@
-"""What a socket sends and receives: control messages, and the rules of linux net/ipv4/udp.c and raw.c."""
+"""What a socket sends and receives: control messages, and the rules of linux net/ipv4/udp.c, raw.c and ping.c."""
 
 from __future__ import annotations
 
 import errno
 import struct
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn, final
 
 from trio_ipv4 import ParseError
 from trio_ipv4._abi import structs
 from trio_ipv4._conn.caches import Remembered
 from trio_ipv4._kernel.calls import MSG_TRUNC, Received
 from trio_ipv4._kernel.calls.columns import take_apart
-from trio_ipv4.testing._simulation import bpf
-from trio_ipv4.testing._simulation.linux import LINUX, memory_of
+from trio_ipv4.testing._simulation import bpf, errors, path_mtu, ping, stamps
+from trio_ipv4.testing._simulation.linux import LINUX, memory_of, memory_of_first
 from trio_ipv4.testing._simulation.packets import ANY, ICMP, Packet, is_group, parse_packet
 from trio_ipv4.testing._simulation.queues import Arrived
 from trio_ipv4.testing._simulation.refuse import not_simulated, refuse
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from trio_ipv4.testing._simulation.devices import Device
     from trio_ipv4.testing._simulation.internet import InternetSocket
+    from trio_ipv4.testing._simulation.path_mtu import PathMTU
     from trio_ipv4.testing._simulation.routes import Flow
 
 _PKTINFO: Final = LINUX.control["IP_PKTINFO"]
@@ -57,8 +58,11 @@ class Way(NamedTuple):
     tos: int
     is_looped: bool
     leaves: bool
+    path: PathMTU
+    mtu: int
+    """What is longer is fragmented, or refused."""
     sizes: dict[int, tuple[int, int, bool]]
-    """By length of the payload: the memory that it counts, and if it is looped; whether it is not fragmented."""
+    """By length of the payload: the memory that it counts, and if it is looped; whether it must not be fragmented."""
 
 
 @final
@@ -79,7 +83,7 @@ class Traffic:
     def take_in(self, device: Device, packet: Packet, local: bytes) -> bool:
         """Queue a packet that has come in, if the socket's filters let it pass and there is room."""
         socket = self._socket
-        queue = socket.queue
+        queue, memory = socket.queue, packet.memory
         if socket.is_raw:
             if self._is_filtered_icmp(packet):
                 return False
@@ -89,16 +93,18 @@ class Traffic:
         if socket.program:
             kept = self._filter(device, packet, data)
             if kept is None:
-                queue.drops += not socket.is_raw
+                queue.drops += socket.is_udp
                 return False
+            if len(kept) < len(data):
+                memory = min(memory, memory_of_first(packet.above, packet.mtu))
             data = kept
-        if not queue.has_room(packet.memory):
+        if not queue.has_room(memory):
             return False
         options = socket.options
         index, local = (device.index, local) if options["IP_PKTINFO"] else (0, ANY)
         stamp = socket.system.clock.nanoseconds() if options["SO_TIMESTAMPNS"] else None
-        drops = queue.drops if options["SO_RXQ_OVFL"] else 0
-        queue.put(Arrived(packet, data, index, local, drops, stamp, packet.memory))
+        drops = queue.drops if options["SO_RXQ_OVFL"] and not socket.is_ping else 0
+        queue.put(Arrived(packet, data, index, local, drops, stamp, memory))
         return True
 
     def _is_filtered_icmp(self, packet: Packet) -> bool:
@@ -111,18 +117,20 @@ class Traffic:
     def _filter(self, device: Device, packet: Packet, data: bytes) -> bytes | None:
         """Run the BPF program: `None` if it refuses a packet, else what it keeps of it (`sk_filter_trim_cap`)."""
         socket = self._socket
-        octets = data if socket.is_raw else packet.octets()
+        octets, header = (data if socket.is_raw else packet.octets()), _UDP_HEADER if socket.is_udp else 0
         program = octets if socket.is_raw else packet.body()
         kept = bpf.run(
             socket.program, program, octets, protocol=_ETH_P_IP, interface=device.index, byte_order=LINUX.byte_order
         )
         if not kept:
             return None
-        return data[:kept] if socket.is_raw else data[: max(kept, _UDP_HEADER) - _UDP_HEADER]
+        return data[: max(kept, header) - header]
 
     def receive(self, _descriptor: int, limit: int, max_bytes: int, _recipe: object = None, /) -> Received | None:
         socket = self._socket
         socket.require_open()
+        if socket.errors.pending:
+            socket.errors.raise_pending()
         queue = socket.queue
         if not queue:
             return None
@@ -185,17 +193,20 @@ class Traffic:
     def send(
         self, _descriptor: int, payloads: Sequence[bytes], names: Sequence[bytes], controls: Sequence[bytes], /
     ) -> tuple[int, OSError | None]:
+        """Send in one call (sendmmsg(2)). If some are sent, the reason why not all comes out only on the next call."""
         socket = self._socket
         sent = 0
         try:
             socket.require_open()
             socket.bind_somewhere()
             send_one = self._send_with_header if socket.options["IP_HDRINCL"] else self._send_one
+            if socket.is_ping:
+                send_one = self._send_echo
             for payload, name, control in zip(payloads, names, controls, strict=True):
                 send_one(payload, name, control)
                 sent += 1
         except OSError as error:
-            return sent, error
+            return sent, None if sent else error
         return sent, None
 
     def _send_one(self, payload: bytes, name: bytes, control: bytes) -> None:
@@ -210,6 +221,8 @@ class Traffic:
             refuse(errno.EFAULT)  # Linux reads type and code for its firewall (`raw_probe_proto_opt`).
         flow = way.flow
         memory, looped, is_whole = way.sizes.get(len(payload)) or self._size(way, len(payload))
+        if socket.errors.pending and not socket.is_raw:  # Raw IP asks for memory in another way (`__ip_append_data`).
+            socket.errors.raise_pending()
         packet = Packet(
             flow.source,
             flow.destination,
@@ -223,18 +236,31 @@ class Traffic:
             0 if is_whole else socket.system.new_number() & 0xFFFF,
             socket.ip_options,
             looped,
+            way.mtu,
         )
         self._emit(way, packet, memory)
 
+    def _send_echo(self, payload: bytes, name: bytes, control: bytes) -> None:
+        """Send an echo request (`ping_v4_sendmsg`)."""
+        self._send_one(ping.complete(payload, self._socket.identifier), name, control)
+
     def _size(self, way: Way, length: int) -> tuple[int, int, bool]:
         """Work out what a payload of so many octets takes."""
-        socket, mtu = self._socket, way.flow.device.mtu
-        above = length + (0 if socket.is_raw else _UDP_HEADER)
+        socket, mtu, mode = self._socket, way.mtu, self._socket.options["IP_MTU_DISCOVER"]
+        above = length + (_UDP_HEADER if socket.is_udp else 0)
         whole = above + _IP_HEADER + len(socket.ip_options)
-        if whole > _MAX_PACKET:
-            refuse(errno.EMSGSIZE)
-        found = way.sizes[length] = memory_of(above, mtu), memory_of(above, mtu, is_looped=True), whole <= mtu
+        if whole > _MAX_PACKET or (whole > mtu and not path_mtu.may_cut(mode)):
+            self._refuse_length(way, mtu - len(socket.ip_options))
+        is_whole = path_mtu.forbids_cutting(mode, whole, way.path)
+        found = way.sizes[length] = memory_of(above, mtu), memory_of(above, mtu, is_looped=True), is_whole
         return found
+
+    def _refuse_length(self, way: Way, mtu: int) -> NoReturn:
+        """Refuse a packet that is too long, and report the MTU (`ip_local_error`)."""
+        socket = self._socket
+        if socket.options["IP_RECVERR"]:
+            socket.report(errors.local(errno.EMSGSIZE, way.flow.destination, socket.peer_port, mtu))
+        refuse(errno.EMSGSIZE)
 
     def _send_with_header(self, payload: bytes, name: bytes, control: bytes) -> None:
         """Send a packet with its header, in which the kernel fills in some fields (raw(7), `raw_send_hdrinc`)."""
@@ -244,7 +270,9 @@ class Traffic:
         given = payload[12:16].ljust(4, b"\0")
         way = self._find_way(name, control, any_source=True)
         if len(payload) > way.flow.device.mtu:
-            refuse(errno.EMSGSIZE)
+            self._refuse_length(way, way.flow.device.mtu)
+        if len(payload) >= _IP_HEADER:
+            self._socket.errors.raise_pending()
         if len(payload) < _IP_HEADER or 4 * (payload[0] & 0xF) > len(payload):
             refuse(errno.EINVAL)
         source = given if given != ANY else way.flow.source
@@ -255,23 +283,38 @@ class Traffic:
             raise not_simulated(f"this IP header: {error}") from None
         if not packet.id and not packet.dont_fragment:
             packet.id = machine.new_number() & 0xFFFF
-        packet.memory = memory_of(len(payload) - _IP_HEADER, _MAX_PACKET)
+        packet.memory, packet.mtu = memory_of(len(payload) - _IP_HEADER, way.mtu), way.mtu
+        if packet.dont_fragment and len(payload) > way.mtu:  # `ip_fragment`
+            machine.input.refuse_length(packet, way.mtu)
+            refuse(errno.EMSGSIZE)
         self._emit(way._replace(leaves=_leaves(way.flow, packet.ttl)), packet, packet.memory)
 
     def _emit(self, way: Way, packet: Packet, memory: int) -> None:
-        machine, flow = self._socket.system, way.flow
+        """Let a packet go: first to this host, if it is looped (`ip_mc_output`)."""
+        socket, flow = self._socket, way.flow
+        machine, is_stamped = socket.system, socket.options["SO_TIMESTAMPING"]
+        if is_stamped and flow.is_local:
+            self._stamp(way, packet)
         if way.is_looped:
             machine.input.deliver(flow.seen, packet, is_shared=flow.is_shared)
+        if is_stamped and not flow.is_local:
+            self._stamp(way, packet)
         if way.leaves:
             packet.memory = memory
             machine.transmit(flow.device, packet, flow.next_hop)
+
+    def _stamp(self, way: Way, packet: Packet) -> None:
+        """Take transmit timestamps, unless the packet gets nowhere."""
+        device, link = way.flow.device, way.flow.device.link
+        is_known = link is None or link.has_receiver(device, packet, way.flow.next_hop)
+        stamps.stamp(self._socket, is_out=way.flow.is_local or (way.leaves and is_known))
 
     def _find_way(self, name: bytes, control: bytes, *, any_source: bool = False) -> Way:
         socket = self._socket
         machine, options = socket.system, socket.options
         request = self._requests[control]
         destination, port = structs.parse_sockaddr_in(name)
-        if not port and not socket.is_raw:
+        if not port and socket.is_udp:
             refuse(errno.EINVAL)
         group = is_group(destination)
         # IP_PKTINFO without an address does away with the bound one, too.
@@ -290,14 +333,17 @@ class Traffic:
             looped = heard or not group
         else:
             looped = flow.is_broadcast or (heard and bool(options["IP_MULTICAST_LOOP"]))
+        path = machine.paths.find(flow.destination, flow.device)
         way = Way(
             machine.generation,
             flow,
-            0 if socket.is_raw else port,
+            port if socket.is_udp else 0,
             ttl,
             options["IP_TOS"] if request.tos is None else request.tos,
             looped,
             _leaves(flow, ttl),
+            path,
+            path.mtu if path_mtu.goes_by_path(options["IP_MTU_DISCOVER"]) else flow.device.mtu,
             {},
         )
         return way if any_source else remember(self._ways, (name, control), way)

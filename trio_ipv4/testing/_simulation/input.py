@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple, final
 
-from trio_ipv4.testing._simulation import icmp
+from trio_ipv4.testing._simulation import icmp, icmp_errors, ping
 from trio_ipv4.testing._simulation.linux import memory_of
 from trio_ipv4.testing._simulation.packets import (
     ANY,
@@ -16,7 +16,6 @@ from trio_ipv4.testing._simulation.packets import (
     is_group,
     is_link_scoped,
 )
-from trio_ipv4.testing._simulation.refuse import not_simulated
 from trio_ipv4.testing._simulation.world import remember
 
 if TYPE_CHECKING:
@@ -27,6 +26,8 @@ if TYPE_CHECKING:
 _MAX_MTU: Final = 65535
 _ARP_SECONDS: Final = 3.0
 """ARP asks three times, with a second between (net.ipv4.neigh.default.mcast_solicit, retrans_time_ms)."""
+_ARP_QUEUE: Final = 212992
+"""How much memory may wait for an answer (net.ipv4.neigh.default.unres_qlen_bytes)."""
 
 
 class _Fate(NamedTuple):
@@ -55,6 +56,8 @@ class Input:
         self._deliveries: Final[dict[tuple[object, ...], _Delivery]] = {}
         self._errors: Final = icmp.ErrorRate(machine.clock)
         self._ways_in: Final[dict[tuple[bytes, bytes], Device]] = {}
+        self._unresolved: Final[dict[tuple[Device, bytes], list[Packet]]] = {}
+        """The packets that wait for an answer of ARP's, which will not come."""
 
     def forget(self) -> None:
         """Forget what was worked out: something has changed."""
@@ -96,7 +99,8 @@ class Input:
             packet: The packet.
             is_shared: Whether it came as multicast or broadcast.
         """
-        key = device, packet.dst, packet.src, packet.dport, packet.protocol, is_shared
+        # The port of the sender matters to sockets that have a peer.
+        key = device, packet.dst, packet.src, packet.dport, packet.sport, packet.protocol, is_shared
         found = self._deliveries.get(key)
         if found is None:
             found = remember(self._deliveries, key, self._find_receivers(device, packet, is_shared=is_shared))
@@ -107,12 +111,28 @@ class Input:
         elif is_shared:
             return
         elif packet.protocol == ICMP:
-            self._answer_echo(packet)
+            self._take_icmp(device, packet)
         elif packet.is_datagram:
             if all(each.is_raw for each in found.sockets):
                 self._send_error(packet, icmp.PORT_UNREACHABLE, packet.dst)
         elif not found.sockets and packet.protocol != UDP:
             self._send_error(packet, icmp.PROTOCOL_UNREACHABLE, packet.dst)
+
+    def _take_icmp(self, device: Device, packet: Packet) -> None:
+        """Answer an echo request, hand a reply over, or tell of an error (`icmp_rcv`)."""
+        machine, message = self._machine, packet.payload
+        if icmp.is_reply(message):
+            found = ping.find(machine.sockets, device, packet.dst, message)
+            if found is not None:
+                found.enqueue(
+                    machine.input_device(device, packet), packet, ANY
+                )  # `ping_rcv` looks for no local address.
+            return
+        answer = icmp.echo_reply(packet)
+        if answer is not None:
+            self._send_icmp(packet.src, packet.dst, answer, packet.tos)
+        else:
+            icmp_errors.tell(machine, device, packet)
 
     def _find_receivers(self, device: Device, packet: Packet, *, is_shared: bool) -> _Delivery:
         matching = [each for each in self._machine.sockets if each.matches(device, packet)]
@@ -146,16 +166,15 @@ class Input:
 
     def _forward(self, _device: Device, packet: Packet) -> None:
         """Send a packet on its way (`ip_forward`)."""
-        if packet.ttl <= 1:
-            self._send_error(packet, icmp.TTL_EXCEEDED)
-            return
         hop = self._machine.routes.find(packet.dst)
         if hop is None:
             self._send_error(packet, icmp.NET_UNREACHABLE)
-            return
-        if packet.dont_fragment and packet.length(_MAX_MTU) > hop.device.mtu:
-            raise not_simulated("a packet that is longer than the MTU of a router's next link")
-        self._machine.transmit(hop.device, packet.forwarded(), hop.gateway or packet.dst)
+        elif packet.ttl <= 1:
+            self._send_error(packet, icmp.TTL_EXCEEDED)
+        elif packet.dont_fragment and packet.length(_MAX_MTU) > hop.device.mtu:
+            self.refuse_length(packet, hop.device.mtu)
+        else:
+            self._machine.transmit(hop.device, packet.forwarded(hop.device.mtu), hop.gateway or packet.dst)
 
     def _forward_group(self, device: Device, packet: Packet) -> None:
         """Send a group's packet to all other links. A source's way in is where it was first heard."""
@@ -167,29 +186,42 @@ class Input:
         if way_in is not device:
             return
         for each in list(self._machine.devices.values()):
-            if each is not device and each.link is not None:
-                self._machine.transmit(each, packet.forwarded(), packet.dst)
+            is_too_long = packet.dont_fragment and packet.length(_MAX_MTU) > each.mtu  # `ipmr_prepare_xmit`
+            if each is not device and each.link is not None and not is_too_long:
+                self._machine.transmit(each, packet.forwarded(each.mtu), packet.dst)
 
     # What the host itself sends
 
-    def give_up(self, packet: Packet) -> None:
-        """Tell the sender, in a while, that nobody has the address (linux net/ipv4/arp.c, `arp_error_report`)."""
-        self._machine.clock.after(_ARP_SECONDS, lambda: self._send_error(packet, icmp.HOST_UNREACHABLE))
+    def give_up(self, device: Device, packet: Packet, next_hop: bytes) -> None:
+        """Tell the sender, in a while, that nobody has the address (linux net/ipv4/arp.c, `arp_error_report`).
 
-    def _send_error(self, packet: Packet, kind: tuple[int, int], source: bytes = ANY) -> None:
+        Packets that come while ARP asks are told of together (net/core/neighbour.c, `neigh_invalidate`).
+        """
+        key = device, next_hop
+        if key not in self._unresolved:
+            self._unresolved[key] = []
+            self._machine.clock.after(_ARP_SECONDS, lambda: self._fail(key))
+        waiting = self._unresolved[key]
+        waiting.append(packet)
+        while sum(each.memory for each in waiting) > _ARP_QUEUE:
+            del waiting[0]
+
+    def _fail(self, key: tuple[Device, bytes]) -> None:
+        for packet in self._unresolved.pop(key):
+            self._send_error(packet, icmp.HOST_UNREACHABLE)
+
+    def refuse_length(self, packet: Packet, mtu: int) -> None:
+        """Tell the sender that a packet is too long, and must not be fragmented (`ip_forward`, `ip_fragment`)."""
+        self._send_error(packet, icmp.FRAGMENTATION_NEEDED, info=mtu)
+
+    def _send_error(self, packet: Packet, kind: tuple[int, int], source: bytes = ANY, info: int = 0) -> None:
         """Tell the sender why a packet came in vain (ICMP), from an address that the routes choose by default."""
-        message = icmp.error_about(packet, kind)
+        message = icmp.error_about(packet, kind, info)
         limit = 0 if self._machine.is_local(packet.src) else self._machine.sysctl_number("net.ipv4.icmp_ratelimit")
         if message is None or not self._errors.allows(packet.src, limit):
             return
         # Internetwork control, and the TOS of the packet (linux net/ipv4/icmp.c, `__icmp_send`).
         self._send_icmp(packet.src, source, message, packet.tos & 0x1E | 0xC0)
-
-    def _answer_echo(self, packet: Packet) -> None:
-        # Those to a group or to broadcast are ignored (net.ipv4.icmp_echo_ignore_broadcasts).
-        message = icmp.echo_reply(packet)
-        if message is not None:
-            self._send_icmp(packet.src, packet.dst, message, packet.tos)
 
     def _send_icmp(self, destination: bytes, source: bytes, message: bytes, tos: int) -> None:
         try:

@@ -142,6 +142,14 @@ class SimulatedLink:
         for key in [key for key in self._members if key[0] is device]:
             del self._members[key]
 
+    def has_receiver(self, sender: Device, packet: Packet, next_hop: bytes) -> bool:
+        """Tell whether a packet can be put on the link: it works, and somebody has the address."""
+        if not self._conditions.up or not sender.is_up or not sender.is_alive:
+            return False
+        if is_group(packet.dst) or sender.machine.is_shared(next_hop):
+            return True
+        return any(each.is_up and each.machine.is_local(next_hop) for each in self._devices if each is not sender)
+
     def transmit(self, sender: Device, packet: Packet, next_hop: bytes) -> None:
         """Carry a packet to whom it concerns."""
         conditions = self._conditions
@@ -222,7 +230,7 @@ class SimulatedLink:
         # A host answers for any of its addresses on any interface (ip-sysctl.rst: arp_ignore).
         up = [each for each in others if each.is_up and each.machine.is_local(next_hop)]
         if not up:
-            sender.machine.input.give_up(packet)
+            sender.machine.input.give_up(sender, packet, next_hop)
         return sorted(up, key=lambda each: not each.owns(next_hop))[:1]
 
     def _carry(self, sender: Device, receiver: Device, packet: Packet) -> None:

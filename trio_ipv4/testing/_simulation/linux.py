@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from trio_ipv4._abi.platform import Platform
 
-_NOT_SIMULATED: Final = frozenset({"IP_RECVERR", "UDP_SEGMENT", "UDP_GRO", "MSG_ERRQUEUE"})
+_NOT_SIMULATED: Final = frozenset({"UDP_SEGMENT", "UDP_GRO"})
 
 LINUX: Final[Platform] = attrs.evolve(
     linux.LINUX,
@@ -42,12 +42,16 @@ SYSCTLS: Final[Mapping[str, str]] = {
     "net.ipv4.igmp_max_msf": "10",
     "net.ipv4.ip_default_ttl": "64",
     "net.ipv4.ip_forward": "0",
+    "net.ipv4.ip_no_pmtu_disc": "0",
     "net.ipv4.ip_unprivileged_port_start": "1024",
     "net.ipv4.ping_group_range": "1\t0",
+    "net.ipv4.route.min_pmtu": "552",
+    "net.ipv4.route.mtu_expires": "600",
 }
 
-_HEAD: Final = 832
-_STEPS: Final = (205, 832), (653, 1280), (1677, 2304), (3725, 4352), (7837, 8448), (16014, 16640)
+SMALLEST: Final = 832
+"""What the shortest message counts, one without octets included."""
+_STEPS: Final = (205, SMALLEST), (653, 1280), (1677, 2304), (3725, 4352), (7837, 8448), (16014, 16640)
 """Up to how many octets above the IP header a buffer of the kernel counts how many (measured on Linux 6.18)."""
 _TAIL: Final = 212
 """A second fragment of up to so many octets fits into the first one's buffer."""
@@ -72,8 +76,13 @@ def memory_of(length: int, mtu: int, *, is_looped: bool = False) -> int:
     return sum(counted)
 
 
+def memory_of_first(length: int, mtu: int) -> int:
+    """Return what a datagram counts that a BPF program has cut short: no later fragment (`skb_condense`)."""
+    return _memory_of_one(min(length, (mtu - 20) // 8 * 8))
+
+
 def _memory_of_one(length: int) -> int:
     for most, memory in _STEPS:
         if length <= most:
             return memory
-    return length - 8 + _HEAD
+    return length - 8 + SMALLEST

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, final
 import trio
 
 from trio_ipv4._abi import structs
-from trio_ipv4.testing._simulation import netlink
+from trio_ipv4.testing._simulation import netlink, ping
 from trio_ipv4.testing._simulation.devices import Address, Device, Group
 from trio_ipv4.testing._simulation.input import Input
 from trio_ipv4.testing._simulation.internet import InternetSocket
@@ -23,11 +23,13 @@ from trio_ipv4.testing._simulation.linux import EXCLUDE, LINUX, SYSCTLS
 from trio_ipv4.testing._simulation.netlink import NetlinkSocket
 from trio_ipv4.testing._simulation.packets import (
     ALL_SYSTEMS,
+    ICMP,
     LIMITED_BROADCAST,
     UDP,
     Packet,
     is_group,
 )
+from trio_ipv4.testing._simulation.path_mtu import PathMTUs
 from trio_ipv4.testing._simulation.refuse import not_simulated, refuse
 from trio_ipv4.testing._simulation.reports import Reports
 from trio_ipv4.testing._simulation.routes import LOOPBACK, Routes
@@ -58,6 +60,7 @@ class Machine:
         self.sysctls: dict[str, str] = {**SYSCTLS, "net.ipv4.ip_forward": "1" if is_router else "0"}
         self.devices: Final[dict[int, Device]] = {}
         self.routes: Final = Routes(self)
+        self.paths: Final = PathMTUs(self)
         self.sockets: Final[list[InternetSocket]] = []
         self.netlinks: Final[list[NetlinkSocket]] = []
         self.generation: int = 0
@@ -68,6 +71,7 @@ class Machine:
         self.reports: Final = Reports(self, chance)
         self.input: Final = Input(self)
         self.next_port: int = 32768 + chance.randrange(20000)
+        self.last_identifier: int = self.next_port
         self.attach(Device(self, LOOPBACK, "lo", 65536, None))
         self.add_address(self.devices[LOOPBACK], IPv4Interface("127.0.0.1/8"))
 
@@ -81,6 +85,9 @@ class Machine:
             return NetlinkSocket(self, kind, protocol)
         if family == structs.AF_INET and kind == structs.SOCK_DGRAM and protocol in (0, UDP):
             return InternetSocket(self, kind, UDP)
+        if family == structs.AF_INET and kind == structs.SOCK_DGRAM and protocol == ICMP:
+            ping.check_group(self)
+            return InternetSocket(self, kind, ICMP)
         if family != structs.AF_INET or kind != structs.SOCK_RAW:
             raise not_simulated(f"a socket of family {family}, kind {kind}, protocol {protocol}")
         if not self.privileged:
@@ -152,6 +159,7 @@ class Machine:
         self._end_ipv4(device)
         device.is_alive = False
         self.routes.forget(device)
+        self.paths.forget(device)
         self.tell(netlink.deleted_link(device))
         self.changed()
 
@@ -169,14 +177,16 @@ class Machine:
             device.groups.pop(ALL_SYSTEMS, None)
             device.announced.clear()
             self.routes.forget(device)
+            self.paths.forget(device)
         self.tell(netlink.new_link(device))
 
     def set_mtu(self, device: Device, mtu: int) -> None:
         """Set the MTU. With less than 68 octets there is no IPv4: addresses go, and memberships end."""
-        had = device.has_ipv4
+        had, before = device.has_ipv4, device.mtu
         if mtu < 68 and had:
             self._end_ipv4(device)
         device.mtu = mtu
+        self.paths.note_mtu(device, before)
         self.changed()
         self.tell(netlink.new_link(device))
         if device.has_ipv4 and not had:
@@ -259,6 +269,10 @@ class Machine:
             if device.owns(address):
                 return device
         return None
+
+    def input_device(self, device: Device, packet: Packet) -> Device:
+        """Return where a packet really came in, of which sockets may be told otherwise (`skb->dev`)."""
+        return device if self.owner(packet.src) is None else self.devices[LOOPBACK]
 
     def is_local(self, address: bytes) -> bool:
         """Tell whether an address is this host's, on whatever interface: the weak host model (RFC 1122 3.3.4.2)."""

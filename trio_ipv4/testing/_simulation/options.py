@@ -1,4 +1,4 @@
-"""Socket options of UDP and raw sockets, as linux net/ipv4/ip_sockglue.c and net/core/sock.c have them.
+"""Socket options of UDP, raw and ping sockets, as linux net/ipv4/ip_sockglue.c and net/core/sock.c have them.
 
 One row for each: a switch is on or off and needs no function; the others have one that sets, or gets, or both.
 """
@@ -10,6 +10,7 @@ import struct
 from typing import TYPE_CHECKING, Final
 
 from trio_ipv4._abi import structs
+from trio_ipv4.testing._simulation import path_mtu, stamps
 from trio_ipv4.testing._simulation.linux import EXCLUDE, INCLUDE, LINUX
 from trio_ipv4.testing._simulation.packets import ANY, ICMP, is_group
 from trio_ipv4.testing._simulation.refuse import not_simulated, refuse
@@ -25,7 +26,7 @@ _MIN_BUFFER: Final = 2304
 """SOCK_MIN_RCVBUF, include/net/sock.h; twice that for sending."""
 _GROUP_FILTER: Final = structs.group_filter_size(LINUX, 0)
 _SWITCHES: Final = (
-    *("IP_PKTINFO", "IP_RECVTTL", "IP_RECVTOS", "IP_MULTICAST_LOOP"),
+    *("IP_PKTINFO", "IP_RECVTTL", "IP_RECVTOS", "IP_MULTICAST_LOOP", "IP_RECVERR"),
     *("SO_REUSEADDR", "SO_REUSEPORT", "SO_BROADCAST", "SO_TIMESTAMPNS", "SO_RXQ_OVFL"),
 )
 DEFAULTS: Final = dict.fromkeys(_SWITCHES, 0) | {
@@ -35,6 +36,10 @@ DEFAULTS: Final = dict.fromkeys(_SWITCHES, 0) | {
     "IP_MULTICAST_LOOP": 1,
     "IP_MULTICAST_ALL": 1,
     "IP_HDRINCL": 0,
+    "IP_RECVERR_RFC4884": 0,
+    "IP_MTU_DISCOVER": path_mtu.WANT,
+    "IP_MINTTL": 0,  # Obeyed by TCP alone.
+    "SO_TIMESTAMPING": 0,
 }
 """The integer options of a new socket."""
 
@@ -105,11 +110,29 @@ def _set_tos(socket: InternetSocket, value: bytes) -> None:
     socket.options["IP_TOS"] = _integer(value, 0) & 0xFF
 
 
-def _set_all(socket: InternetSocket, value: bytes) -> None:
-    number = _integer(value, 0)
-    if number not in (0, 1):
-        refuse(errno.EINVAL)
-    socket.options["IP_MULTICAST_ALL"] = number
+def _set_strictly(name: str, allowed: range) -> Callable[[InternetSocket, bytes], None]:
+    """Return the setter of an integer option in a range."""
+
+    def set_option(socket: InternetSocket, value: bytes) -> None:
+        number = _integer(value, 0)
+        if number not in allowed:
+            refuse(errno.EINVAL)
+        socket.options[name] = number
+
+    return set_option
+
+
+def _set_reporting(socket: InternetSocket, value: bytes) -> None:
+    """IP_RECVERR: switched off, it forgets what is queued."""
+    socket.options["IP_RECVERR"] = int(_integer(value, 0) != 0)
+    if not socket.options["IP_RECVERR"]:
+        socket.errors.clear()
+
+
+def _get_path_mtu(socket: InternetSocket) -> int:
+    if socket.peer is None:
+        refuse(errno.ENOTCONN)
+    return socket.system.paths.find(socket.peer.destination, socket.peer.device).mtu
 
 
 def _set_header_included(socket: InternetSocket, value: bytes) -> None:
@@ -132,6 +155,12 @@ def _force_receive_buffer(socket: InternetSocket, value: bytes) -> None:
 def _set_send_buffer(socket: InternetSocket, value: bytes) -> None:
     most = socket.system.sysctl_number("net.core.wmem_max")
     socket.send_buffer = max(2 * _MIN_BUFFER, 2 * min(_integer(value, _SOL_SOCKET) & 0xFFFF_FFFF, most))
+
+
+def _force_send_buffer(socket: InternetSocket, value: bytes) -> None:
+    if not socket.system.privileged:
+        refuse(errno.EPERM)
+    socket.send_buffer = max(2 * _MIN_BUFFER, 2 * max(0, _integer(value, _SOL_SOCKET)))
 
 
 def _bind_to_index(socket: InternetSocket, value: bytes) -> None:
@@ -246,7 +275,7 @@ def _set_icmp_filter(socket: InternetSocket, value: bytes) -> None:
 
 def _get_icmp_filter(socket: InternetSocket, value: bytes) -> bytes:
     if not socket.is_raw or socket.protocol != ICMP:
-        refuse(errno.EOPNOTSUPP if socket.is_raw else errno.ENOPROTOOPT)
+        refuse(errno.EOPNOTSUPP)
     return socket.icmp_filter[: len(value)]
 
 
@@ -286,13 +315,19 @@ _SETTERS: Final[dict[str, Callable[[InternetSocket, bytes], None]]] = {
     "IP_TOS": _set_tos,
     "IP_TTL": _set_within("IP_TTL", range(1, 256), 0),
     "IP_MULTICAST_TTL": _set_within("IP_MULTICAST_TTL", range(256), 1),
-    "IP_MULTICAST_ALL": _set_all,
+    "IP_MULTICAST_ALL": _set_strictly("IP_MULTICAST_ALL", range(2)),
+    "IP_MTU_DISCOVER": _set_strictly("IP_MTU_DISCOVER", range(6)),
+    "IP_MINTTL": _set_strictly("IP_MINTTL", range(256)),
+    "IP_RECVERR": _set_reporting,
+    "IP_RECVERR_RFC4884": _set_strictly("IP_RECVERR_RFC4884", range(2)),
     "IP_MULTICAST_IF": _set_multicast_interface,
     "IP_HDRINCL": _set_header_included,
     "IP_OPTIONS": _set_ip_options,
     "SO_RCVBUF": _set_receive_buffer,
     "SO_RCVBUFFORCE": _force_receive_buffer,
     "SO_SNDBUF": _set_send_buffer,
+    "SO_SNDBUFFORCE": _force_send_buffer,
+    "SO_TIMESTAMPING": lambda socket, value: stamps.switch(socket, _integer(value, _SOL_SOCKET)),
     "SO_BINDTOIFINDEX": _bind_to_index,
     "SO_BINDTODEVICE": _bind_to_name,
     "SO_DETACH_FILTER": _detach_program,
@@ -309,11 +344,13 @@ _GETTERS: Final[dict[str, Callable[[InternetSocket, bytes], bytes]]] = {
     "IP_TTL": _number(
         lambda socket: socket.options["IP_TTL"] or socket.system.sysctl_number("net.ipv4.ip_default_ttl")
     ),
+    "IP_MTU": _number(_get_path_mtu),
     "IP_MULTICAST_IF": lambda socket, value: socket.out_address[: len(value)],
     "IP_MSFILTER": _get_filter_by_route,
     "IP_OPTIONS": lambda socket, value: socket.ip_options[: len(value)],
     "SO_RCVBUF": _number(lambda socket: socket.queue.size),
     "SO_SNDBUF": _number(lambda socket: socket.send_buffer),
+    "SO_ERROR": _number(lambda socket: socket.errors.take_pending()),
     "SO_TYPE": _number(lambda socket: socket.kind),
     "SO_DOMAIN": _number(lambda _socket: structs.AF_INET),
     "SO_PROTOCOL": _number(lambda socket: socket.protocol),

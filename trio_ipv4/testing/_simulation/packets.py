@@ -8,6 +8,7 @@ from typing import Final, final
 
 from trio_ipv4 import Header, HeaderFlags, ParseError
 from trio_ipv4._values.checksum import internet_checksum
+from trio_ipv4.testing._simulation.linux import memory_of
 
 ANY: Final = bytes(4)
 LIMITED_BROADCAST: Final = b"\xff\xff\xff\xff"
@@ -34,12 +35,12 @@ def is_link_scoped(group: bytes) -> bool:
 class Packet:
     """A packet. `payload` is what UDP carries, or what IP carries for another protocol; ports are 0 then.
 
-    `memory` is what it counts in the kernel's buffers (`skb->truesize`).
+    `memory` is what it counts in the kernel's buffers (`skb->truesize`). If it is longer than `mtu`, it was fragmented.
     """
 
     __slots__ = (
         *("src", "dst", "protocol", "payload", "ttl", "tos", "sport", "dport"),
-        *("dont_fragment", "id", "options", "memory"),
+        *("dont_fragment", "id", "options", "memory", "mtu"),
     )
 
     def __init__(
@@ -56,6 +57,7 @@ class Packet:
         identification: int = 0,
         options: bytes = b"",
         memory: int = 832,
+        mtu: int = 65535,
     ) -> None:
         self.src = src
         self.dst = dst
@@ -69,15 +71,21 @@ class Packet:
         self.id = identification
         self.options = options
         self.memory = memory
+        self.mtu = mtu
 
     @property
     def is_datagram(self) -> bool:
         """Whether this is a UDP datagram, in good order."""
         return self.dport > 0
 
+    @property
+    def above(self) -> int:
+        """How many octets IP carries, with the UDP header."""
+        return len(self.payload) + (_UDP_HEADER.size if self.is_datagram else 0)
+
     def length(self, mtu: int) -> int:
         """Return how long the packet is on the wire, or its longest fragment, if it had to be fragmented for an MTU."""
-        length = 20 + len(self.options) + len(self.payload) + (_UDP_HEADER.size if self.is_datagram else 0)
+        length, mtu = 20 + len(self.options) + self.above, min(mtu, self.mtu)
         return length if length <= mtu else 20 + (mtu - 20) // 8 * 8
 
     def body(self) -> bytes:
@@ -106,8 +114,8 @@ class Packet:
         )
         return header.with_checksum().marshal() + body
 
-    def forwarded(self) -> Packet:
-        """Return the packet one hop further."""
+    def forwarded(self, mtu: int) -> Packet:
+        """Return the packet one hop further, over an interface with this MTU."""
         return Packet(
             self.src,
             self.dst,
@@ -120,7 +128,8 @@ class Packet:
             self.dont_fragment,
             self.id,
             self.options,
-            self.memory,
+            self.memory if self.length(self.mtu) <= mtu else memory_of(self.above, mtu),
+            min(self.mtu, mtu),
         )
 
 

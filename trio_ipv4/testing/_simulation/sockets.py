@@ -29,6 +29,7 @@ class BaseSocket:
         self.is_open = True
         self._number: Final = machine.new_number()
         self._lot: Final = trio.lowlevel.ParkingLot()
+        self._error_lot: Final = trio.lowlevel.ParkingLot()
         self._user: trio.lowlevel.TrioToken | None = None
         self.handle: Final = SimulatedTrioSocket(self, family, kind, protocol)
 
@@ -40,29 +41,49 @@ class BaseSocket:
         """Whether there is something to receive."""
         raise NotImplementedError
 
+    @property
+    def has_error(self) -> bool:
+        """Whether there is an error to read."""
+        return False
+
     async def wait_readable(self) -> None:
-        """Wait until there is something to receive."""
+        """Wait until there is something to receive, or an error to read."""
+        await self._wait(self._lot, lambda: self.has_something or self.has_error)
+
+    async def wait_error(self) -> None:
+        """Wait until there is an error to read."""
+        await self._wait(self._error_lot, lambda: self.has_error)
+
+    async def _wait(self, lot: trio.lowlevel.ParkingLot, condition: Callable[[], bool]) -> None:
         self._user = trio.lowlevel.current_trio_token()
-        await self.system.clock.wait(self._lot, lambda: not self.is_open or self.has_something)
+        await self.system.clock.wait(lot, lambda: not self.is_open or condition())
         if not self.is_open:
             raise trio.ClosedResourceError("this connection was closed")
 
     def wake(self) -> None:
-        """Wake the tasks that wait. From any thread."""
-        if self._user is None or not self._lot:
+        """Wake the tasks that wait for something to receive. From any thread."""
+        self._wake(self._lot)
+
+    def wake_all(self) -> None:
+        """Wake all tasks that wait. From any thread."""
+        self._wake(self._lot)
+        self._wake(self._error_lot)
+
+    def _wake(self, lot: trio.lowlevel.ParkingLot) -> None:
+        if self._user is None or not lot:
             return
         if self._user is this_run():
-            self._lot.unpark_all()
+            lot.unpark_all()
             return
         with contextlib.suppress(trio.RunFinishedError):
-            self._user.run_sync_soon(self._lot.unpark_all)
+            self._user.run_sync_soon(lot.unpark_all)
 
     def close(self) -> None:
         if self.is_open:
             self.system.clock.catch_up()
             self.is_open = False
             self.release()
-            self.wake()
+            self.wake_all()
 
     def release(self) -> None:
         """Give back what the host holds for the socket."""
@@ -70,6 +91,12 @@ class BaseSocket:
 
     def getpeername(self) -> Any:
         refuse(errno.ENOTCONN)
+
+    def receive_error(self) -> tuple[bytes, bytes, Any]:
+        refuse(errno.EAGAIN)
+
+    def connect(self, _address: Any, /) -> None:
+        raise not_simulated("connect on this kind of socket")
 
     def is_shut_down(self) -> bool:
         return False
@@ -103,6 +130,9 @@ class SimulatedTrioSocket(trio.socket.SocketType):
 
     async def wait_readable(self) -> None:
         await self.system_socket.wait_readable()
+
+    async def wait_error(self) -> None:
+        await self.system_socket.wait_error()
 
     async def wait_writable(self) -> None:
         await trio.lowlevel.checkpoint()

@@ -1,0 +1,129 @@
+"""Errors that came back, between the kernel and the tasks that want them.
+
+The kernel calls a socket readable, and writable, while its error queue has something. So whoever wakes in vain has to
+empty that queue. What it finds there is kept for `receive_error`, if this connection reports errors; else it is thrown
+away. A task that waits for an error is woken by the kernel, or by a task that was quicker.
+"""
+
+from __future__ import annotations
+
+import collections
+from typing import TYPE_CHECKING, Final, final
+
+import trio
+
+from trio_ipv4._kernel import error_queue
+from trio_ipv4._kernel.descriptors import ErrorWatch
+from trio_ipv4._kernel.explain import refusal
+from trio_ipv4._values.socket_error import ErrorOrigin
+from trio_ipv4._values.timestamps import SENDING, Timestamping
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from trio_ipv4._kernel.system import Socket
+    from trio_ipv4._values.socket_error import SocketError
+
+MOST_KEPT: Final = 4096
+"""How many errors wait for `receive_error`."""
+_AT_ONCE: Final = 1000
+"""How many to read in one go, so that other tasks run while errors flow in."""
+
+
+@final
+class ErrorQueue:
+    """The errors of one socket, in the kernel and taken from there."""
+
+    def __init__(self, socket: Socket, trio_socket: trio.socket.SocketType) -> None:
+        self._socket: Final = socket
+        self._trio_socket: Final = trio_socket
+        self.is_reported = False
+        """Whether ICMP errors are kept (IP_RECVERR). Then receiving and sending are not told them."""
+        self.stamps = Timestamping(0)
+        self._kept: Final[collections.deque[SocketError]] = collections.deque(maxlen=MOST_KEPT)
+        self._watch: ErrorWatch | None = None
+        self._waiting: trio.CancelScope | None = None
+
+    def note_switches(self) -> None:
+        """Learn what is switched on, from the kernel: somebody else has used the socket."""
+        if error_queue.has_queue(self._socket):
+            self.is_reported = error_queue.is_reported(self._socket)
+            self.stamps = error_queue.stamps_of(self._socket)
+
+    @property
+    def has_source(self) -> bool:
+        """Whether anything comes, or has come."""
+        return bool(self.is_reported or self.stamps & SENDING or self._kept)
+
+    def empty(self) -> Sequence[SocketError]:
+        """Read the kernel's queue to its end, keep its messages if anybody may want them, and return them."""
+        if not error_queue.has_queue(self._socket):
+            return ()
+        found: list[SocketError] = []
+        try:
+            while len(found) < _AT_ONCE and (error := error_queue.read_error(self._socket)) is not None:
+                found.append(error)
+        finally:
+            self._keep(found)
+        return found
+
+    def _keep(self, found: Sequence[SocketError]) -> None:
+        if found and self.has_source:
+            self._kept.extend(found)
+            if self._waiting is not None:
+                self._waiting.cancel()
+
+    def take(self, _descriptor: int) -> SocketError | None:
+        """Take the first error; `None` if there is none.
+
+        Raises:
+            OSError: A pending error of the socket, of which the queue says nothing.
+        """
+        if not self._kept and not self.empty():
+            # The kernel says that there is an error while one is pending.
+            number = error_queue.clear_pending(self._socket)
+            if number and not (self.is_reported and number in error_queue.PENDING):
+                raise refusal(number, "receive", "receive an error", self._socket)
+        return self._kept.popleft() if self._kept else None
+
+    def absorbs(self, error: OSError) -> bool:
+        """Tell whether a refusal to receive is an ICMP error that `receive_error` tells, so that one can try again."""
+        if not self.is_reported or error.errno not in error_queue.PENDING:
+            return False
+        self.empty()
+        return True
+
+    def judge_refusal(self, error: OSError) -> bool | None:
+        """Tell whether a refusal to send is about an earlier datagram, so that one can try again; `None`: maybe."""
+        if not self.is_reported or error.errno not in error_queue.PENDING:
+            return False
+        found = self.empty()
+        if any(each.origin is ErrorOrigin.LOCAL and each.errno == error.errno for each in found):
+            return False
+        return True if any(each.origin is ErrorOrigin.ICMP for each in found) else None
+
+    async def wait(self) -> None:
+        """Wait until the kernel has an error, or another task has taken one from there."""
+        self._waiting = trio.CancelScope()
+        try:
+            with self._waiting:
+                await self._wait_for_kernel()
+        finally:
+            self._waiting = None
+
+    async def _wait_for_kernel(self) -> None:
+        wait = getattr(self._trio_socket, "wait_error", None)
+        if wait is not None:
+            await wait()
+            return
+        if self._watch is None:
+            self._watch = ErrorWatch(self._socket.fileno())
+        await trio.lowlevel.wait_readable(self._watch.fileno())
+
+    def close(self, *, in_run: bool) -> None:
+        """Close the descriptor by which tasks wait. In the run that they belong to, they wake."""
+        watch, self._watch = self._watch, None
+        if watch is not None:
+            if in_run:
+                trio.lowlevel.notify_closing(watch.fileno())
+            watch.close()

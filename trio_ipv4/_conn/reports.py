@@ -1,0 +1,105 @@
+"""ErrorReports: the part of a connection that tells what came back for the datagrams that it sent."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+
+from trio_ipv4._conn.owned import OwnedConn
+from trio_ipv4._kernel import error_queue
+from trio_ipv4._values.fields import to_bool
+from trio_ipv4._values.timestamps import Timestamping
+
+if TYPE_CHECKING:
+    from trio_ipv4._values.socket_error import SocketError
+
+
+class ErrorReports(OwnedConn):
+    """The part of a connection that receives errors and transmit timestamps. They come in the order of the kernel."""
+
+    @property
+    def report_errors(self) -> bool:
+        """Whether ICMP errors come by `receive_error`, each with the peer that it is about (IP_RECVERR; Linux).
+
+        Default `False`. Then the kernel tells no error of UDP or raw IP, unless the socket is connected. With it, an
+        ICMP error never fails `receive`, nor a send, whose peer may be another. A refusal that is about the very
+        datagram still does: EMSGSIZE, which is reported too, with the MTU (`ErrorOrigin.LOCAL`), and ENOBUFS, which the
+        kernel otherwise keeps to itself: the interface's queue is full.
+
+        An unprivileged ICMP connection hears of redirects, too (EREMOTEIO): the router has sent the datagram on.
+
+        A raw socket hears the errors about all packets of its protocol, whoever on this host sent them. Linux tells
+        none that quotes less than 8 octets behind the IP header, as of a raw packet with a shorter payload.
+
+        Switching it off forgets the errors in the kernel's queue.
+
+        Raises:
+            UnsupportedError: This is not Linux.
+        """
+        self._require_open()
+        return self._owned.errors.is_reported
+
+    @report_errors.setter
+    def report_errors(self, value: bool) -> None:
+        error_queue.report(self._usable, on=to_bool(value, "report_errors"))
+        self._owned.errors.is_reported = value
+
+    @property
+    def timestamping(self) -> Timestamping:
+        """Which further timestamps to take (SO_TIMESTAMPING; Linux). Default: none. No privilege is needed.
+
+        A transmit timestamp comes by `receive_error`, as a `SocketError` with `origin` TIMESTAMPING, `number` and
+        `timestamp_ns`, or `hardware_timestamp_ns`. The first datagram that is sent after the first flag was set has
+        the number 0, a datagram that is refused has none. Where hardware stamps, no stamp by software comes. Loopback
+        and virtual interfaces stamp by software only; some stamp nothing.
+
+        The kernel keeps stamps in the receive buffer. If nobody takes them it forgets the latest.
+
+        Raises:
+            TypeError: Not `Timestamping`.
+            UnsupportedError: This is not Linux.
+        """
+        self._require_open()
+        return self._owned.errors.stamps
+
+    @timestamping.setter
+    def timestamping(self, value: Timestamping) -> None:
+        if not isinstance(value, Timestamping):
+            raise TypeError(f"timestamping must be Timestamping, got {value!r}")
+        error_queue.stamp(self._usable, value)
+        self._owned.errors.stamps = value
+
+    async def receive_error(self) -> SocketError:
+        """Receive the next error, or transmit timestamp. A checkpoint; cancelled, it has taken nothing.
+
+        It can be awaited while other tasks receive and send; several tasks take turns. Up to 4,096 errors wait to be
+        received, beside those in the kernel's receive buffer. If more come, the oldest are forgotten.
+
+        Raises:
+            RuntimeError: Nothing would ever come: neither `report_errors` nor a transmit timestamp is on.
+            OSError: A pending error of the socket, such as ECONNREFUSED of a connected one.
+            UnsupportedError: This is not Linux.
+            trio.ClosedResourceError: The connection is closed.
+        """
+        self._require_error_source()
+        return await self._owned.receive_error()
+
+    @trio.lowlevel.enable_ki_protection
+    def receive_error_nowait(self) -> SocketError:
+        """Receive an error that is there already. Not a checkpoint. Errors are those of `receive_error`.
+
+        Raises:
+            trio.WouldBlock: There is none, or another task is waiting for it.
+        """
+        self._require_error_source()
+        return self._owned.receive_error_nowait()
+
+    def _require_error_source(self) -> None:
+        socket, errors = self._usable, self._owned.errors
+        if errors.has_source:
+            return
+        socket.system.platform.option("IP_RECVERR")
+        errors.note_switches()  # It may have been set on the bare socket.
+        if not errors.has_source:
+            raise RuntimeError("no error is reported on this connection: set conn.report_errors = True first")

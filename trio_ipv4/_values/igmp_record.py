@@ -10,7 +10,7 @@ from __future__ import annotations
 import enum
 import struct
 from ipaddress import IPv4Address
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, Final, TypeVar, final
 
 import attrs
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from trio_ipv4._values.fields import AddressLike
 
+SourceT = TypeVar("SourceT")
 _START: Final = struct.Struct("!BBH4s")
 """Type, length of the auxiliary data, number of sources, group (RFC 9776 section 4.2.5)."""
 _GROUP_AT: Final = 4
@@ -123,7 +124,7 @@ class GroupRecord:
         address = to_group(group, "group")
         return tuple(
             GroupRecord(kind, address, sorted(sources))
-            for kind, sources in _changes(_to_filter(before, "before"), _to_filter(after, "after"))
+            for kind, sources in changes(*_to_state(before, "before"), *_to_state(after, "after"))
         )
 
     def marshal(self) -> bytes:
@@ -184,20 +185,22 @@ def to_addresses(value: Iterable[object], name: str) -> tuple[IPv4Address, ...]:
     return addresses
 
 
-def _changes(before: SourceFilter, after: SourceFilter) -> Iterator[tuple[GroupRecordType, frozenset[IPv4Address]]]:
-    """Yield types and sources by the table of RFC 9776 section 5.1."""
-    if before.mode is not after.mode:
-        yield _CHANGE_TO[after.mode], after.sources
+def changes(
+    mode_before: FilterMode, before: frozenset[SourceT], mode: FilterMode, after: frozenset[SourceT]
+) -> Iterator[tuple[GroupRecordType, frozenset[SourceT]]]:
+    """Yield types and sources that announce a change of filter, by the table of RFC 9776 section 5.1."""
+    if mode_before is not mode:
+        yield _CHANGE_TO[mode], after
         return
-    added, removed = after.sources - before.sources, before.sources - after.sources
-    allowed, blocked = (added, removed) if after.mode is FilterMode.INCLUDE else (removed, added)
+    added, removed = after - before, before - after
+    allowed, blocked = (added, removed) if mode is FilterMode.INCLUDE else (removed, added)
     if allowed:
         yield GroupRecordType.ALLOW_NEW_SOURCES, allowed
     if blocked:
         yield GroupRecordType.BLOCK_OLD_SOURCES, blocked
 
 
-def _to_filter(value: object, name: str) -> SourceFilter:
+def _to_state(value: object, name: str) -> tuple[FilterMode, frozenset[IPv4Address]]:
     if not isinstance(value, SourceFilter):
         raise TypeError(f"{name} must be a SourceFilter, got {value!r}")
-    return value
+    return value.mode, value.sources

@@ -38,6 +38,8 @@ class Capture:
 
     def close(self) -> None:
         """End the capture. The file is complete."""
+        if not self._file.closed:
+            self._clock.catch_up()
         self._file.close()
 
     def __enter__(self) -> Self:

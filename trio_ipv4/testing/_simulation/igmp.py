@@ -1,126 +1,112 @@
-"""IGMPv3 between hosts and links: reports and queries (RFC 3376 section 4)."""
+"""IGMPv3 between hosts and links: reports and queries (RFC 9776)."""
 
 from __future__ import annotations
 
-import struct
-from typing import TYPE_CHECKING, Final, NamedTuple
+import contextlib
+from ipaddress import IPv4Address
+from typing import TYPE_CHECKING, Final, TypeAlias
 
-from trio_ipv4._values.checksum import internet_checksum, with_checksum
+from trio_ipv4 import (
+    FilterMode,
+    GroupRecord,
+    GroupRecordType,
+    IGMPLeave,
+    IGMPMessage,
+    IGMPQuery,
+    IGMPv1Report,
+    IGMPv2Report,
+    IGMPv3Report,
+    ParseError,
+    parse_igmp,
+)
+from trio_ipv4._values import igmp_record
 from trio_ipv4.testing._simulation.linux import EXCLUDE, INCLUDE
 from trio_ipv4.testing._simulation.packets import ALL_SYSTEMS, ANY, IGMP, Packet
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
-State = tuple[int, frozenset[bytes]]
+State: TypeAlias = tuple[int, frozenset[bytes]]
 """Mode and sources of an interface's group."""
 NOTHING: Final[State] = (INCLUDE, frozenset())
 
 ALL_ROUTERS: Final = b"\xe0\0\0\x16"
-"""224.0.0.22, where version 3 reports go (RFC 3376 section 4.2.14)."""
-QUERY_INTERVAL: Final = 125.0
+"""224.0.0.22, where version 3 reports go (RFC 9776 section 4.2.15)."""
+QUERY_INTERVAL: Final = 125
 QUERY_RESPONSE_INTERVAL: Final = 10.0
 MEMBERSHIP_INTERVAL: Final = 260.0
 UNSOLICITED_REPORT_INTERVAL: Final = 1.0
-"""In seconds: RFC 3376 section 8."""
-_QUERY: Final = 0x11
-_REPORT: Final = 0x22
-_VERSION_2_REPORT: Final = 0x16
-_LEAVE: Final = 0x17
-_MODE: Final = {INCLUDE: 1, EXCLUDE: 2}
-_CHANGE_TO: Final = {INCLUDE: 3, EXCLUDE: 4}
-_ALLOW: Final = 5
-_BLOCK: Final = 6
+"""In seconds: RFC 9776 section 8."""
+_ROBUSTNESS: Final = 2
+_MODES: Final = {INCLUDE: FilterMode.INCLUDE, EXCLUDE: FilterMode.EXCLUDE}
+_CURRENT: Final = {INCLUDE: GroupRecordType.MODE_IS_INCLUDE, EXCLUDE: GroupRecordType.MODE_IS_EXCLUDE}
 _ROUTER_ALERT: Final = bytes([0x94, 4, 0, 0])
 """RFC 2113."""
 _INTERNETWORK_CONTROL: Final = 0xC0
-"""The TOS of every message (RFC 3376 section 4)."""
+"""The TOS of every message (RFC 9776 section 4)."""
 
 
-class Record(NamedTuple):
-    """What a report says of a group."""
-
-    kind: int
-    group: bytes
-    sources: tuple[bytes, ...]
-
-    @property
-    def is_wanted(self) -> bool | None:
-        """Whether the host is a member from now on; `None` if the record leaves that open."""
-        if self.kind in (_MODE[EXCLUDE], _CHANGE_TO[EXCLUDE]):
-            return True
-        if self.kind in (_MODE[INCLUDE], _CHANGE_TO[INCLUDE]):
-            return bool(self.sources)
-        return True if self.kind == _ALLOW else None
-
-
-def changes(group: bytes, before: State, after: State) -> Iterator[Record]:
-    """Yield the records that announce a change (RFC 3376 section 5.1)."""
+def announce(group: bytes, before: State, after: State) -> tuple[GroupRecord, ...]:
+    """Return the records that announce a change (RFC 9776 section 5.1)."""
     (old_mode, old), (mode, new) = before, after
-    if mode != old_mode:
-        yield Record(_CHANGE_TO[mode], group, tuple(sorted(new)))
-        return
-    added, removed = tuple(sorted(new - old)), tuple(sorted(old - new))
-    allowed, blocked = (added, removed) if mode == INCLUDE else (removed, added)
-    if mode == INCLUDE and not new and old:
-        yield Record(_CHANGE_TO[INCLUDE], group, ())
-        return
-    if allowed:
-        yield Record(_ALLOW, group, allowed)
-    if blocked:
-        yield Record(_BLOCK, group, blocked)
+    found = igmp_record.changes(_MODES[old_mode], old, _MODES[mode], new)
+    return tuple(_record(kind, group, sources) for kind, sources in found)
 
 
-def current(group: bytes, state: State) -> Record:
+def current(group: bytes, state: State) -> GroupRecord:
     """Return the record that answers a query."""
-    return Record(_MODE[state[0]], group, tuple(sorted(state[1])))
+    mode, sources = state
+    return _record(_CURRENT[mode], group, sources)
 
 
-def report(source: bytes, records: Iterable[Record]) -> Packet:
+def report(source: bytes, records: Iterable[GroupRecord]) -> Packet:
     """Write a report."""
-    parts = [
-        struct.pack(">BBH4s", each.kind, 0, len(each.sources), each.group) + b"".join(each.sources) for each in records
-    ]
-    message = struct.pack(">BBHHH", _REPORT, 0, 0, 0, len(parts)) + b"".join(parts)
-    return _packet(source, ALL_ROUTERS, message)
+    return _packet(source, ALL_ROUTERS, IGMPv3Report(records))
 
 
 def general_query() -> Packet:
     """Write a query for all groups, as a switch sends it that has no address (RFC 4541 section 2.1.1)."""
-    code = int(QUERY_RESPONSE_INTERVAL * 10)
-    message = struct.pack(">BBH4sBBH", _QUERY, code, 0, ANY, 2, int(QUERY_INTERVAL), 0)
-    return _packet(ANY, ALL_SYSTEMS, message)
+    query = IGMPQuery(max_response_time=QUERY_RESPONSE_INTERVAL, robustness=_ROBUSTNESS, query_interval=QUERY_INTERVAL)
+    return _packet(ANY, ALL_SYSTEMS, query)
 
 
 def is_general_query(message: bytes) -> bool:
     """Tell whether a message asks for all groups."""
-    return len(message) >= 8 and message[0] == _QUERY and message[4:8] == ANY
+    with contextlib.suppress(ParseError):
+        parsed = parse_igmp(message)
+        return isinstance(parsed, IGMPQuery) and parsed.group is None
+    return False
 
 
-def parse_report(message: bytes) -> list[Record]:
-    """Return the records of a report of any version; of what is none, nothing."""
-    if len(message) < 8 or internet_checksum(message):
-        return []
-    if message[0] == _VERSION_2_REPORT:
-        return [Record(_CHANGE_TO[EXCLUDE], message[4:8], ())]
-    if message[0] == _LEAVE:
-        return [Record(_CHANGE_TO[INCLUDE], message[4:8], ())]
-    return list(_records(message)) if message[0] == _REPORT else []
+def read_report(message: bytes) -> tuple[GroupRecord, ...]:
+    """Return the records of a report of any version; of another message, nothing."""
+    with contextlib.suppress(ParseError):
+        parsed = parse_igmp(message)
+        if isinstance(parsed, IGMPv3Report):
+            return parsed.records
+        # What the older messages say in terms of version 3 (RFC 9776 section 7.3.2).
+        if isinstance(parsed, IGMPv1Report | IGMPv2Report):
+            return (GroupRecord(GroupRecordType.MODE_IS_EXCLUDE, parsed.group),)
+        if isinstance(parsed, IGMPLeave):
+            return (GroupRecord(GroupRecordType.CHANGE_TO_INCLUDE_MODE, parsed.group),)
+    return ()
 
 
-def _records(message: bytes) -> Iterator[Record]:
-    (count,) = struct.unpack_from(">6xH", message)
-    offset = 8
-    for _ in range(count):
-        if len(message) - offset < 8:
-            return
-        kind, auxiliary, number, group = struct.unpack_from(">BBH4s", message, offset)
-        end = offset + 8 + 4 * number
-        if end + 4 * auxiliary > len(message):
-            return
-        yield Record(kind, group, tuple(message[at : at + 4] for at in range(offset + 8, end, 4)))
-        offset = end + 4 * auxiliary
+def state_after(record: GroupRecord, before: State) -> State:
+    """Return what is wanted of a group after a record, at once: nobody is asked again (RFC 9776 section 6.4)."""
+    mode, heard = before
+    sources = frozenset(each.packed for each in record.sources)
+    if record.type in (GroupRecordType.MODE_IS_INCLUDE, GroupRecordType.CHANGE_TO_INCLUDE_MODE):
+        return INCLUDE, sources
+    if record.type in (GroupRecordType.MODE_IS_EXCLUDE, GroupRecordType.CHANGE_TO_EXCLUDE_MODE):
+        return EXCLUDE, sources
+    is_more = (record.type == GroupRecordType.ALLOW_NEW_SOURCES) == (mode == INCLUDE)
+    return mode, heard | sources if is_more else heard - sources
 
 
-def _packet(source: bytes, destination: bytes, message: bytes) -> Packet:
-    return Packet(source, destination, IGMP, with_checksum(message), 1, _INTERNETWORK_CONTROL, options=_ROUTER_ALERT)
+def _record(kind: GroupRecordType, group: bytes, sources: frozenset[bytes]) -> GroupRecord:
+    return GroupRecord(kind, IPv4Address(group), map(IPv4Address, sorted(sources)))
+
+
+def _packet(source: bytes, destination: bytes, message: IGMPMessage) -> Packet:
+    return Packet(source, destination, IGMP, message.marshal(), 1, _INTERNETWORK_CONTROL, options=_ROUTER_ALERT)

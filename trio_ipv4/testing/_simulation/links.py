@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
 
 import attrs
 
+from trio_ipv4 import GroupRecordType
 from trio_ipv4.testing._simulation import igmp
 from trio_ipv4.testing._simulation.packets import IGMP, is_group, is_link_scoped
 
@@ -52,6 +53,13 @@ class Conditions:
         return not (self.latency or self.jitter or self.loss or self.duplicate or self.reorder)
 
 
+class _Member(NamedTuple):
+    """What a port wants to hear of a group, and until when."""
+
+    state: igmp.State
+    until: float
+
+
 class _Held(NamedTuple):
     sender: Device
     receiver: Device
@@ -74,8 +82,8 @@ class SimulatedLink:
         self._streams: Final[dict[tuple[str, str, str], Random]] = {}
         self._latest: Final[dict[tuple[str, str], float]] = {}
         """When the last packet in order arrives, by direction."""
-        self._members: Final[dict[tuple[Device, bytes], float]] = {}
-        """Until when the switch knows a member."""
+        self._members: Final[dict[tuple[Device, bytes], _Member]] = {}
+        """What the switch has learned, by port and group."""
         self._conditions = Conditions()
         self._queries = 0
         self._change(conditions)
@@ -185,8 +193,8 @@ class SimulatedLink:
             self._members.clear()
         elif not before.snooping:
             for device in self._devices:
-                for group in device.announced:
-                    self._members[device, group] = self._clock.now() + igmp.MEMBERSHIP_INTERVAL
+                for group, state in device.announced.items():
+                    self._members[device, group] = _Member(state, self._clock.now() + igmp.MEMBERSHIP_INTERVAL)
         has_queries = conditions.snooping and conditions.querier and conditions.up
         if has_queries != (before.snooping and before.querier and before.up):
             self._queries += 1
@@ -204,17 +212,20 @@ class SimulatedLink:
 
     def _learn(self, device: Device, packet: Packet) -> None:
         """Learn from a report which groups a port wants (RFC 4541 section 2.1.1)."""
-        for record in igmp.parse_report(packet.payload):
-            if record.is_wanted:
-                self._members[device, record.group] = self._clock.now() + igmp.MEMBERSHIP_INTERVAL
-            elif record.is_wanted is False:
-                self._members.pop((device, record.group), None)
+        for record in igmp.read_report(packet.payload):
+            key = device, record.group.packed
+            member = self._members.pop(key, _Member(igmp.NOTHING, 0))
+            state = igmp.state_after(record, member.state)
+            if state != igmp.NOTHING:
+                is_renewed = record.type != GroupRecordType.BLOCK_OLD_SOURCES
+                until = self._clock.now() + igmp.MEMBERSHIP_INTERVAL if is_renewed else member.until
+                self._members[key] = _Member(state, until)
 
     def _wants(self, device: Device, group: bytes) -> bool:
         if device.machine.is_router or is_link_scoped(group):
             return True
-        until = self._members.get((device, group))
-        return until is not None and self._clock.now() <= until
+        member = self._members.get((device, group))
+        return member is not None and self._clock.now() <= member.until
 
     def _receivers(self, sender: Device, packet: Packet, next_hop: bytes) -> list[Device]:
         others = self._others.get(sender)

@@ -105,7 +105,8 @@ class SimulatedNetwork(Mapping[str, SimulatedHost]):
             reorder: The probability that it comes late: by the latency and the jitter once more, so that later ones
                 overtake it.
             snooping: Whether the link is a switch that forwards a group only to members and routers (RFC 4541). It
-                knows them by IGMP. 224.0.0.0/24 goes everywhere.
+                knows them by IGMP, so a group comes from a moment after the join on, some 10 milliseconds.
+                224.0.0.0/24 goes everywhere.
             querier: Whether somebody asks for members every 125 seconds. Without, a snooping switch forgets a member
                 260 seconds after its last report (RFC 3376 section 8.4).
             up: Whether the link works. While it does not, its interfaces have no carrier.

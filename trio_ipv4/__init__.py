@@ -6,7 +6,7 @@
 #   _serve, _follow           serve_group, follow_group: tasks in the caller's nursery
 #   _matching                 which interfaces match, as they come and go
 #   _watch                    interfaces as they come and go
-#   _conn                     connections: turns, options, memberships, traffic, and the ways in
+#   _conn                     connections: turns, options, memberships, traffic, errors that come back, and the ways in
 #   _kernel                   the one room that talks to the kernel; a part of it in C, where compiled
 #   _codec                    pure, and not public: rtnetlink, the steps of the explicit operations
 #   _values                   immutable values that parse and marshal bytes

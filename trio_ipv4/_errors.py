@@ -185,7 +185,11 @@ ADVICE: Final[Mapping[tuple[Topic, int], str]] = {
     ("path", errno.ENETUNREACH): "no route there; for a group, set multicast_interface",
     ("path", errno.EHOSTUNREACH): "the route is of type unreachable: 'ip route get' shows it",
     ("path", errno.EACCES): "the route is of type prohibit: 'ip route get' shows it",
-    ("path", errno.EINVAL): "the route is of type blackhole: 'ip route get' shows it",
+    (
+        "path",
+        errno.EINVAL,
+    ): "the route is of type blackhole, as 'ip route get' shows; or the socket is bound to a loopback "
+    "address, and the destination is elsewhere",
     ("filter", errno.ENOBUFS): "too many sources for one filter: {net.ipv4.igmp_max_msf}, {net.core.optmem_max}; raise "
     "them with sysctl",
     ("filter", errno.ENOMEM): "source lists and BPF programs have used up the socket's option memory: "
@@ -221,8 +225,8 @@ ADVICE: Final[Mapping[tuple[Topic, int], str]] = {
     ("option", errno.EADDRNOTAVAIL): "no such interface or address; interfaces() lists them",
     ("option", errno.ENODEV): "no such interface; interfaces() lists them",
     ("bpf", errno.EINVAL): "the kernel doesn't know an instruction, or it reaches past the scratch memory",
-    ("bpf", errno.EPERM): "the socket's filter is locked (SO_LOCK_FILTER)",
-    ("bpf", errno.ENOENT): "no filter is attached",
+    ("bpf", errno.EPERM): "the socket's BPF program is locked (SO_LOCK_FILTER)",
+    ("bpf", errno.ENOENT): "no BPF program is attached",
     ("bpf", errno.ENOMEM): "the program does not fit beside what the socket has: {net.core.optmem_max}",
     ("icmp", errno.EOPNOTSUPP): "only a raw socket of IPPROTO_ICMP has an ICMP filter: open_ip(1) or open_raw(1)",
     ("icmp", errno.ENOPROTOOPT): "only a raw socket of IPPROTO_ICMP has an ICMP filter: open_ip(1) or open_raw(1)",

@@ -1,8 +1,8 @@
-"""Ask many peers over one connection, and learn at once, not by a timeout, who of them is not there.
+"""Ask many peers over one connection, and learn at once, not by a timeout, which of them are not there.
 
     python ask_many.py [ADDRESS:PORT ...]
 
-A peer that is not there comes back as an ICMP error, which says whom it is about. Without an argument it asks two peers
+If a peer is not there, an ICMP error comes back, which says whom it is about. Without an argument it asks two peers
 on the loopback interface: a server of its own, and a port where nobody listens.
 """
 
@@ -19,7 +19,7 @@ Outcomes: TypeAlias = "dict[Endpoint, Datagram | SocketError]"
 
 
 async def ask(conn: PacketConn, question: bytes, peers: set[Endpoint], seconds: float = 2) -> Outcomes:
-    """Ask, and return for each peer its answer, or the reason why there is none. Who is silent is not among them."""
+    """Ask, and return for each peer its answer, or the reason why there is none. A silent peer has no entry."""
     outcomes: Outcomes = {}
     conn.report_errors = True
 

@@ -186,7 +186,7 @@ async def test_what_the_kernel_does_not_know_is_refused_and_changes_nothing(
 
 async def test_detaching_nothing_is_refused(conn: PacketConn) -> None:
     async with conn:
-        with pytest.raises(FileNotFoundError, match=r"can't detach the filter: .*no filter is attached") as caught:
+        with pytest.raises(FileNotFoundError, match=r"can't detach the filter: .*no BPF program is attached") as caught:
             conn.detach_filter()
         assert caught.value.errno == errno.ENOENT
 

@@ -32,6 +32,7 @@ from trio_ipv4 import (
     ICMPEcho,
     ICMPType,
     PacketConn,
+    PartialSendError,
     PathMTUDiscovery,
     RawConn,
     SocketError,
@@ -270,14 +271,59 @@ async def test_longer_than_the_mtu_fails_its_send_and_is_reported_with_the_mtu()
 
 async def test_the_oldest_errors_are_forgotten_if_nobody_wants_them() -> None:
     async with reporting() as conn:
-        for number in range(MOST_KEPT + 10):
-            await conn.send_to(b"%d" % number, DEAD)
-            with pytest.raises(trio.WouldBlock):
-                conn.receive_nowait()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(conn.receive)  # It empties the kernel's queue, whose memory is bounded.
+            for number in range(MOST_KEPT + 10):
+                await conn.send_to(b"%d" % number, DEAD)
+                if number % 50 == 0:
+                    await trio.testing.wait_all_tasks_blocked()
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
         errors = [conn.receive_error_nowait().payload for _ in range(MOST_KEPT)]
         with pytest.raises(trio.WouldBlock):
             conn.receive_error_nowait()
     assert errors == [b"%d" % number for number in range(10, MOST_KEPT + 10)]
+
+
+async def test_a_full_receive_buffer_keeps_no_datagram_from_going_out(two_links: Network) -> None:
+    a, b = two_links["a"], two_links["b"]
+    there = str(b.addresses[0])
+    async with a.call(open_udp) as conn, a.call(open_udp) as other, b.call(open_udp, "0.0.0.0", 5000) as alive:
+        conn.report_errors = True
+        conn.receive_buffer_size = 1  # The least: errors find no room, and are pending all the same.
+        for _ in range(20):
+            await other.send_to(bytes(1000), (str(a.addresses[0]), conn.local_endpoint[1]))
+        for number in range(100):
+            await conn.send_to(b"dead", (there, 5999))
+            await conn.send_to(b"%d" % number, (there, 5000))
+        heard = [(await soon(alive.receive())).payload for _ in range(100)]
+    assert heard == [b"%d" % number for number in range(100)]
+
+
+async def test_one_that_is_too_long_is_reported_once_also_in_a_batch() -> None:
+    ip(*veth("en0", 7), "address add 198.18.7.1/24 dev en0", "link set en0 mtu 1400")
+    async with open_udp() as conn:
+        conn.report_errors = True
+        conn.path_mtu_discovery = PathMTUDiscovery.DO
+        there = ("198.18.7.2", 5000)
+        with pytest.raises(PartialSendError) as caught:
+            await conn.send_batch([Datagram(b"short", there), Datagram(bytes(2000), there), Datagram(b"short", there)])
+        assert (caught.value.errno, caught.value.sent) == (errno.EMSGSIZE, 1)
+        assert conn.receive_error_nowait().mtu == 1400
+        with pytest.raises(trio.WouldBlock):
+            conn.receive_error_nowait()
+
+
+async def test_switching_it_off_wakes_who_waits() -> None:
+    async with reporting() as conn, trio.open_nursery() as nursery:
+
+        async def wait() -> None:
+            with pytest.raises(RuntimeError, match=r"set conn\.report_errors = True first"):
+                await conn.receive_error()
+
+        nursery.start_soon(wait)
+        await trio.testing.wait_all_tasks_blocked()
+        conn.report_errors = False
 
 
 # Who waits

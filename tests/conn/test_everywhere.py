@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import errno
+import sys
 from ipaddress import IPv4Address
-from socket import IP_TRANSPARENT, IPPROTO_IP, SO_PRIORITY, SOL_SOCKET
+from socket import IP_TRANSPARENT, IP_TTL, IPPROTO_IP, SO_PRIORITY, SOL_SOCKET
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,12 +14,15 @@ import trio
 from support.here import BOTH
 from support.links import bridge, ip
 from trio_ipv4 import (
+    ControlFlags,
     ControlMessage,
     Datagram,
     Header,
     Interface,
+    OtherControl,
     PacketConn,
     RawDatagram,
+    interfaces,
     open_ip,
     open_raw,
     open_udp,
@@ -55,6 +59,26 @@ async def sources(hearing: PacketConn, count: int) -> set[tuple[int | None, str]
             datagram = await hearing.receive()
             found.add((datagram.control.ifindex, datagram.peer[0]))
     return found
+
+
+@pytest.mark.kernel_only("options of the bare socket")
+@pytest.mark.parametrize("everywhere", [True, False])
+async def test_control_messages_of_other_kinds_go_along(hearing: PacketConn, everywhere: bool) -> None:
+    hearing.control_flags = ControlFlags.TTL | ControlFlags.INTERFACE
+    other = [OtherControl(IPPROTO_IP, IP_TTL, (9).to_bytes(4, sys.byteorder))]
+    async with open_udp() as conn:
+        if everywhere:
+            await conn.send_everywhere(
+                Datagram(b"x", (GROUP, PORT), control=ControlMessage(other=other)),
+                where=lambda each: each.name == "br0",
+            )
+        else:
+            conn.multicast_interface = IPv4Address("198.18.11.1")  # Its address must not go out elsewhere.
+            index = next(each.index for each in interfaces() if each.name == "br0")
+            await conn.send_to(b"x", (GROUP, PORT), control=ControlMessage(ifindex=index, other=other))
+        with trio.fail_after(20):
+            received = await hearing.receive()
+    assert (received.control.ttl, received.peer[0]) == (9, str(FIRST))
 
 
 async def test_it_leaves_everywhere_from_the_address_there(hearing: PacketConn) -> None:

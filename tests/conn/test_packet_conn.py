@@ -387,7 +387,7 @@ async def test_each_datagram_of_a_batch_has_its_own_timestamp(offload: bool) -> 
             }
 
 
-@pytest.mark.kernel_only("somebody else's socket")
+@pytest.mark.kernel_only("sockets that somebody else made")
 async def test_a_wrapped_socket_has_the_flags_that_it_had() -> None:
     for chosen in itertools.chain.from_iterable(itertools.combinations(SWITCHES, n) for n in range(len(SWITCHES) + 1)):
         with trio.socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as a_socket:

@@ -88,7 +88,7 @@ class Conn:
     def local_endpoint(self) -> Endpoint:
         """The `(address, port)` that the socket is bound to. Connecting binds it to the address that it sends from.
 
-        On a raw socket the port is its protocol's number.
+        On a raw socket the port is its protocol's number, on an unprivileged ICMP socket the identifier.
         """
         address, port = self._usable.getsockname()[:2]
         return str(address), int(port)

@@ -8,6 +8,7 @@ away. A task that waits for an error is woken by the kernel, or by a task that w
 from __future__ import annotations
 
 import collections
+import errno
 from typing import TYPE_CHECKING, Final, final
 
 import trio
@@ -25,9 +26,16 @@ if TYPE_CHECKING:
     from trio_ipv4._values.socket_error import SocketError
 
 MOST_KEPT: Final = 4096
-"""How many errors wait for `receive_error`."""
-_AT_ONCE: Final = 1000
+"""The most errors that wait for `receive_error`."""
+_AT_ONCE: Final = 64
 """How many to read in one go, so that other tasks run while errors flow in."""
+TRIES: Final = 32
+"""How often to try a call that is told the errors of earlier datagrams instead, without a pause.
+
+The call that is told a pending error takes it away. So the next one succeeds, unless another error comes in the few
+microseconds between the two.
+"""
+NOT_REPORTED: Final = "no error is reported on this connection: set conn.report_errors = True first"
 
 
 @final
@@ -51,8 +59,8 @@ class ErrorQueue:
             self.stamps = error_queue.stamps_of(self._socket)
 
     @property
-    def has_source(self) -> bool:
-        """Whether anything comes, or has come."""
+    def may_have_errors(self) -> bool:
+        """Whether errors or timestamps are switched on, or some are left."""
         return bool(self.is_reported or self.stamps & SENDING or self._kept)
 
     def empty(self) -> Sequence[SocketError]:
@@ -68,39 +76,51 @@ class ErrorQueue:
         return found
 
     def _keep(self, found: Sequence[SocketError]) -> None:
-        if found and self.has_source:
+        if found and self.may_have_errors:
             self._kept.extend(found)
-            if self._waiting is not None:
-                self._waiting.cancel()
+            self.wake()
 
     def take(self, _descriptor: int) -> SocketError | None:
         """Take the first error; `None` if there is none.
 
         Raises:
             OSError: A pending error of the socket, of which the queue says nothing.
+            RuntimeError: None will ever come.
+            trio.ClosedResourceError: The socket was closed meanwhile, from another thread.
         """
-        if not self._kept and not self.empty():
-            # The kernel says that there is an error while one is pending.
-            number = error_queue.clear_pending(self._socket)
-            if number and not (self.is_reported and number in error_queue.PENDING):
-                raise refusal(number, "receive", "receive an error", self._socket)
+        if not self.may_have_errors:
+            raise RuntimeError(NOT_REPORTED)
+        try:
+            if not self._kept and not self.empty():
+                # The kernel says that there is an error while one is pending.
+                number = error_queue.clear_pending(self._socket)
+                if number and not (self.is_reported and number in error_queue.PENDING):
+                    raise refusal(number, "receive", "receive an error", self._socket)
+        except OSError:
+            if self._socket.fileno() < 0:
+                raise trio.ClosedResourceError("this connection was closed") from None
+            raise
         return self._kept.popleft() if self._kept else None
 
-    def absorbs(self, error: OSError) -> bool:
-        """Tell whether a refusal to receive is an ICMP error that `receive_error` tells, so that one can try again."""
-        if not self.is_reported or error.errno not in error_queue.PENDING:
-            return False
-        self.empty()
-        return True
+    def is_told_elsewhere(self, error: OSError) -> bool:
+        """Tell whether the refusal of a call may be an ICMP error that `receive_error` tells.
 
-    def judge_refusal(self, error: OSError) -> bool | None:
-        """Tell whether a refusal to send is about an earlier datagram, so that one can try again; `None`: maybe."""
+        EMSGSIZE may be about the very datagram that is sent. Then the kernel has queued a message that says so: one for
+        each try, of which one is kept.
+        """
         if not self.is_reported or error.errno not in error_queue.PENDING:
             return False
-        found = self.empty()
-        if any(each.origin is ErrorOrigin.LOCAL and each.errno == error.errno for each in found):
-            return False
-        return True if any(each.origin is ErrorOrigin.ICMP for each in found) else None
+        if error.errno != errno.EMSGSIZE:
+            return True
+        local = [each for each in self.empty() if each.origin is ErrorOrigin.LOCAL and each.errno == errno.EMSGSIZE]
+        for again in local[1:]:
+            self._kept.remove(again)
+        return not local
+
+    def wake(self) -> None:
+        """Wake the task that waits: it looks again."""
+        if self._waiting is not None:
+            self._waiting.cancel()
 
     async def wait(self) -> None:
         """Wait until the kernel has an error, or another task has taken one from there."""

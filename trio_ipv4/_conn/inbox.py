@@ -9,6 +9,7 @@ from __future__ import annotations
 import collections
 from typing import TYPE_CHECKING, Final, Generic, TypeVar, cast, final
 
+from trio_ipv4._conn.error_queue import TRIES
 from trio_ipv4._kernel import calls, offload
 from trio_ipv4._kernel.explain import explain
 
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
 ValueT = TypeVar("ValueT")
 MAX_BYTES: Final = 65535
 """The longest IP packet (RFC 791: total length has 16 bits)."""
-_TRIES: Final = 100
-"""How often to try while each call is told of another error, which is reported elsewhere."""
 _FEW: Final = 8
 """How many coalesced datagrams to read in one call: each may hold 64, and the rest waits for the next receive."""
 _MANY: Final = 64
@@ -102,11 +101,11 @@ class Inbox(Generic[ValueT]):
         return True
 
     def _receive(self, descriptor: int, limit: int, max_bytes: int) -> list[ValueT] | Received | None:
-        for _ in range(_TRIES):
+        for _ in range(TRIES):
             try:
                 return self._receiver.receive(descriptor, limit, max_bytes, self._codec.recipe)
             except OSError as error:
-                if not self._errors.absorbs(error):
+                if not self._errors.is_told_elsewhere(error):
                     raise explain(error, "receive", "receive", self._socket) from None
         return None  # Errors flood in. Other tasks run before the next try: the socket is readable.
 

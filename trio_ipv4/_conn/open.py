@@ -92,7 +92,7 @@ def open_ip(
 ) -> PacketConn:
     """Open a connection over raw IP that sends and receives the payload of IP packets. Not a checkpoint.
 
-    The kernel makes the header when sending, and it is stripped when receiving. The ports of endpoints are 0.
+    The kernel makes the header when sending, and it is stripped when receiving. The port of a peer is 0.
 
     Args:
         protocol: The IP protocol's number, 1 to 255 (IANA's registry), such as 1 for ICMP. 255 is one like any other
@@ -153,7 +153,7 @@ def open_unprivileged_icmp(
     """Open a connection that sends ICMP echo requests and receives the replies, without privilege. Not a checkpoint.
 
     Payloads are ICMP messages (`ICMPEcho`), without the IP header. The kernel writes the identifier and the checksum,
-    and hands over only the replies to this identifier (icmp(7), "ping socket"). Ports of endpoints are 0. ICMP errors
+    and hands over only the replies to this identifier (icmp(7), "ping socket"). The port of a peer is 0. ICMP errors
     come by `receive_error`, after `report_errors = True`. Linux.
 
     Args:
@@ -165,8 +165,8 @@ def open_unprivileged_icmp(
         options: As for `open_udp`.
 
     Raises:
-        PermissionError: The group of the process is not within sysctl net.ipv4.ping_group_range; its default on many
-            systems, "1 0", lets nobody, root included.
+        PermissionError: The group of the process is not within sysctl net.ipv4.ping_group_range. The kernel's default,
+            "1 0", lets nobody, root included; many distributions let everybody.
         OSError: EADDRINUSE: another socket has the identifier. EADDRNOTAVAIL, EMFILE. ENODEV: there is no such
             interface.
         UnsupportedError: As for `open_udp`.

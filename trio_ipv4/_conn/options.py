@@ -6,6 +6,7 @@ import functools
 import ipaddress
 from typing import TYPE_CHECKING, Final, Protocol
 
+import attrs
 import trio
 
 from trio_ipv4._conn.option_rows import BoolOption, BufferSize, EnumOption, IntegerOption
@@ -13,7 +14,6 @@ from trio_ipv4._conn.owned import OwnedConn
 from trio_ipv4._kernel import bpf, lookup, options
 from trio_ipv4._kernel.path_mtu import path_mtu
 from trio_ipv4._values.bpf import to_program
-from trio_ipv4._values.control import ControlMessage
 from trio_ipv4._values.fields import LIMITED_BROADCAST, UNSPECIFIED, to_address
 from trio_ipv4._values.icmp import ICMPFilter
 from trio_ipv4._values.path_mtu import PathMTUDiscovery
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from trio_ipv4._conn.outbox import Outbox
     from trio_ipv4._kernel.system import Socket
     from trio_ipv4._values.bpf import RawInstruction
+    from trio_ipv4._values.control import ControlMessage
     from trio_ipv4._values.fields import AddressLike
     from trio_ipv4._values.interface import InterfaceLike
 
@@ -141,14 +142,16 @@ class SocketOptions(OwnedConn):
     )
 
     def path_mtu(self, address: AddressLike) -> int:
-        """Return the longest packet that reaches an address whole, in octets with the IP header, as known by now.
+        """Return the length of the longest packet that reaches an address whole, as far as the kernel knows.
 
-        A UDP payload may have 28 octets less. It begins with the MTU of the interface, and shrinks when a router tells
-        of a smaller one: that takes a datagram that must not be fragmented, and time. Linux forgets it after ten
-        minutes (sysctl net.ipv4.route.mtu_expires). Not a checkpoint, and nothing is sent.
+        In octets, with the IP header. A UDP payload may have 28 octets less. It begins with the MTU of the interface,
+        and shrinks when a router tells of a smaller one: that takes a datagram that must not be fragmented, and time.
+        Linux forgets it after ten minutes (sysctl net.ipv4.route.mtu_expires). Not a checkpoint, and nothing is sent
+        (IP_MTU, ip(7)).
 
         Raises:
-            OSError: ENETUNREACH, EHOSTUNREACH, EACCES, EINVAL: there is no route.
+            OSError: ENETUNREACH: there is no route. EHOSTUNREACH, EACCES, EINVAL: the route is of type unreachable,
+                prohibit or blackhole.
             UnsupportedError: This is not Linux.
             ValueError: A host name; or the connection belongs to another network namespace than the current one.
         """
@@ -203,7 +206,7 @@ class SocketOptions(OwnedConn):
             ValueError: An empty program, one of over 4,096 instructions, one without a final return, or a jump past
                 the end.
             OSError: EINVAL: an instruction that the kernel doesn't know. ENOMEM: over sysctl net.core.optmem_max.
-                EPERM: the filter is locked.
+                EPERM: the BPF program is locked (SO_LOCK_FILTER).
             UnsupportedError: The platform has no such filter.
         """
         self._require_open()
@@ -214,7 +217,7 @@ class SocketOptions(OwnedConn):
         """Detach the BPF program (SO_DETACH_FILTER).
 
         Raises:
-            OSError: ENOENT: there is none. EPERM: the filter is locked.
+            OSError: ENOENT: there is none. EPERM: the BPF program is locked (SO_LOCK_FILTER).
         """
         self._require_open()
         self._bpf.detach()
@@ -228,4 +231,4 @@ def _with_source(socket: Socket, index: int | None, control: ControlMessage) -> 
     if control.ifindex in (None, index) or control.src is not None:
         return control
     source = lookup.first_address(socket, control.ifindex)
-    return ControlMessage(src=source, ifindex=control.ifindex, ttl=control.ttl, tos=control.tos)
+    return attrs.evolve(control, src=source)

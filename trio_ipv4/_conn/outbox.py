@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING, Final, Literal, final
 
+from trio_ipv4._conn.error_queue import TRIES
 from trio_ipv4._conn.turns import MORE, Progress
 from trio_ipv4._errors import PartialSendError
 from trio_ipv4._kernel.causes import Attempt, explain_sending
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
     from trio_ipv4._kernel.system import Socket
     from trio_ipv4._values.control import ControlMessage
 
-_IN_VAIN: Final = 2
-"""After so many refusals without a new error, the refusal is about the datagram itself."""
+_ROUNDS: Final = 16
+"""How often to try `TRIES` times while errors flow in. Other tasks run between."""
 
 
 @final
@@ -79,8 +80,8 @@ class _Sending:
     def __init__(self, sender: Sender, portions: Iterable[Columns], errors: ErrorQueue) -> None:
         self._sender: Final = sender
         self._errors: Final = errors
-        self._in_vain = 0
-        """How often the next datagram was refused for no reason that is known."""
+        self._tries = 0
+        """How often the next datagram was refused."""
         self._portions: Final = iter(portions)
         self._portion = next(self._portions, _NOTHING)
         self._done = 0
@@ -114,30 +115,26 @@ class _Sending:
                 sent, refused = self._sender.send(descriptor, payloads, names, controls)
             self._done += sent
             if sent:
-                self._in_vain = 0
+                self._tries = 0
             if refused is not None:
                 if refused.errno == errno.EAGAIN:
                     return None
-                if not self._may_try_again(refused):
+                if not self._errors.is_told_elsewhere(refused) or self._is_certain():
                     raise _RefusedError(refused)
-                return MORE
+                if self._tries % TRIES == 0:
+                    return MORE
         portion = next(self._portions, None)
         if portion is None:
             return True
         self._portion, self._before, self._done = portion, self.sent, 0
         return MORE
 
-    def _may_try_again(self, refused: OSError) -> bool:
-        """Tell whether a refusal may be the error of an earlier datagram, which is reported elsewhere.
-
-        The kernel queues an error before it is pending, so one that is pending may have been read already. A refusal
-        that comes twice without a new error is about this datagram.
-        """
-        is_earlier = self._errors.judge_refusal(refused)
-        if is_earlier is None:
-            self._in_vain += 1
-            return self._in_vain < _IN_VAIN
-        return is_earlier
+    def _is_certain(self) -> bool:
+        """Tell whether a refusal is about the next datagram: it comes again and again, and no errors flow in."""
+        self._tries += 1
+        if self._tries % TRIES:
+            return False
+        return self._tries == TRIES * _ROUNDS or not self._errors.empty()
 
 
 _NOTHING: Final[Columns] = ((), (), ())

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class OwnedConn(Conn):
     """A connection that owns its socket and its memberships: closing leaves every group, then closes the socket.
 
-    The parts of `PacketConn` and `RawConn` stand on it, side by side: options, memberships, traffic.
+    The parts of `PacketConn` and `RawConn` stand on it, side by side: options, memberships, traffic, reports.
 
     Args:
         socket: A trio socket of AF_INET, of a kind that the subclass takes. None of its options is changed.

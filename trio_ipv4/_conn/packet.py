@@ -8,6 +8,7 @@ import itertools
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final, final
 
+import attrs
 import trio
 
 from trio_ipv4._abi.structs import SOCK_RAW
@@ -160,7 +161,7 @@ class PacketConn(SocketOptions, Memberships, ErrorReports, Traffic[Datagram]):
             attempt = f"send {len(datagram.payload)} octets on {interface.name}"
             return refusal(errno.EADDRNOTAVAIL, "send", attempt, advice="it has no IPv4 address to send from")
         control, source = datagram.control, interface.addresses[0].ip
-        request = ControlMessage(src=source, ifindex=interface.index, ttl=control.ttl, tos=control.tos)
+        request = attrs.evolve(control, src=source, ifindex=interface.index)
         try:
             await self.send(Datagram(datagram.payload, datagram.peer, control=request))
         except OSError as error:

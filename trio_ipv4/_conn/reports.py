@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from trio_ipv4._conn.error_queue import NOT_REPORTED
 from trio_ipv4._conn.owned import OwnedConn
 from trio_ipv4._kernel import error_queue
 from trio_ipv4._values.fields import to_bool
@@ -22,17 +23,18 @@ class ErrorReports(OwnedConn):
     def report_errors(self) -> bool:
         """Whether ICMP errors come by `receive_error`, each with the peer that it is about (IP_RECVERR; Linux).
 
-        Default `False`. Then the kernel tells no error of UDP or raw IP, unless the socket is connected. With it, an
-        ICMP error never fails `receive`, nor a send, whose peer may be another. A refusal that is about the very
-        datagram still does: EMSGSIZE, which is reported too, with the MTU (`ErrorOrigin.LOCAL`), and ENOBUFS, which the
-        kernel otherwise keeps to itself: the interface's queue is full.
+        Default `False`: then the kernel tells no ICMP error, unless the socket is connected. With `True`, an ICMP error
+        fails neither `receive` nor a send. A send still fails if the kernel refuses the datagram itself. EMSGSIZE is
+        then reported as well, with the MTU (`ErrorOrigin.LOCAL`). ENOBUFS says that the interface's queue is full;
+        without `report_errors` the kernel tells nobody.
 
         An unprivileged ICMP connection hears of redirects, too (EREMOTEIO): the router has sent the datagram on.
 
         A raw socket hears the errors about all packets of its protocol, whoever on this host sent them. Linux tells
         none that quotes less than 8 octets behind the IP header, as of a raw packet with a shorter payload.
 
-        Switching it off forgets the errors in the kernel's queue.
+        Switching it off forgets the errors in the kernel's queue. Transmit timestamps stay, and so do errors that this
+        connection has read already.
 
         Raises:
             UnsupportedError: This is not Linux.
@@ -44,17 +46,20 @@ class ErrorReports(OwnedConn):
     def report_errors(self, value: bool) -> None:
         error_queue.report(self._usable, on=to_bool(value, "report_errors"))
         self._owned.errors.is_reported = value
+        self._owned.errors.wake()
 
     @property
     def timestamping(self) -> Timestamping:
         """Which further timestamps to take (SO_TIMESTAMPING; Linux). Default: none. No privilege is needed.
 
         A transmit timestamp comes by `receive_error`, as a `SocketError` with `origin` TIMESTAMPING, `number` and
-        `timestamp_ns`, or `hardware_timestamp_ns`. The first datagram that is sent after the first flag was set has
-        the number 0, a datagram that is refused has none. Where hardware stamps, no stamp by software comes. Loopback
-        and virtual interfaces stamp by software only; some stamp nothing.
+        `timestamp_ns`, or `hardware_timestamp_ns`. The first datagram that is sent after the first flag was set has the
+        number 0. One that is refused with EMSGSIZE takes no number. One that a firewall (EPERM) or a full queue
+        (ENOBUFS) refuses takes one, although it was not sent. Where hardware stamps, no stamp by software comes.
+        Loopback and virtual interfaces stamp by software only; some stamp nothing. What the kernel cuts itself
+        (`send_segmented`) brings one stamp for all segments of a call.
 
-        The kernel keeps stamps in the receive buffer. If nobody takes them it forgets the latest.
+        The kernel keeps stamps, and errors, in the receive buffer. When that is full, it drops new ones.
 
         Raises:
             TypeError: Not `Timestamping`.
@@ -69,12 +74,13 @@ class ErrorReports(OwnedConn):
             raise TypeError(f"timestamping must be Timestamping, got {value!r}")
         error_queue.stamp(self._usable, value)
         self._owned.errors.stamps = value
+        self._owned.errors.wake()
 
     async def receive_error(self) -> SocketError:
         """Receive the next error, or transmit timestamp. A checkpoint; cancelled, it has taken nothing.
 
-        It can be awaited while other tasks receive and send; several tasks take turns. Up to 4,096 errors wait to be
-        received, beside those in the kernel's receive buffer. If more come, the oldest are forgotten.
+        It can be awaited while other tasks receive and send; several tasks take turns. This connection keeps up to
+        4,096 that it has read. Of more, it drops the oldest.
 
         Raises:
             RuntimeError: Nothing would ever come: neither `report_errors` nor a transmit timestamp is on.
@@ -82,24 +88,25 @@ class ErrorReports(OwnedConn):
             UnsupportedError: This is not Linux.
             trio.ClosedResourceError: The connection is closed.
         """
-        self._require_error_source()
+        self._require_errors()
         return await self._owned.receive_error()
 
     @trio.lowlevel.enable_ki_protection
     def receive_error_nowait(self) -> SocketError:
-        """Receive an error that is there already. Not a checkpoint. Errors are those of `receive_error`.
+        """Receive an error that is there already. Not a checkpoint.
 
         Raises:
             trio.WouldBlock: There is none, or another task is waiting for it.
+            Exception: What `receive_error` raises.
         """
-        self._require_error_source()
+        self._require_errors()
         return self._owned.receive_error_nowait()
 
-    def _require_error_source(self) -> None:
+    def _require_errors(self) -> None:
         socket, errors = self._usable, self._owned.errors
-        if errors.has_source:
+        if errors.may_have_errors:
             return
         socket.system.platform.option("IP_RECVERR")
         errors.note_switches()  # It may have been set on the bare socket.
-        if not errors.has_source:
-            raise RuntimeError("no error is reported on this connection: set conn.report_errors = True first")
+        if not errors.may_have_errors:
+            raise RuntimeError(NOT_REPORTED)

@@ -71,8 +71,9 @@ class Traffic(OwnedConn, trio.abc.Channel[ValueT], Generic[ValueT]):
     async def receive(self, max_bytes: int = MAX_BYTES) -> ValueT:
         """Receive one datagram. A checkpoint; cancelled, it has taken nothing.
 
-        ICMP errors and transmit timestamps come by `receive_error`. If an option was set on the bare socket and nobody
-        calls that, they are discarded when there is nothing else to receive: the task would wake for ever.
+        ICMP errors and transmit timestamps come by `receive_error`. If IP_RECVERR or SO_TIMESTAMPING was set on the
+        bare socket, and `receive_error` was never called, a task that waits here discards them: the kernel would wake
+        it again and again.
 
         Args:
             max_bytes: The longest payload to return, 1 to 65535 octets; of a longer one the rest is lost, and

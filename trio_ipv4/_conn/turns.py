@@ -3,8 +3,9 @@
 trio's own `recvmsg` and `sendmsg` resolve addresses, build lists and yield to the scheduler in a way of their own. Here
 the caller makes the system call. The rest, which every call on a connection needs, stands here once:
 
-* Each call is a checkpoint: it can be cancelled before anything was taken from or given to the kernel, and never after.
-* Tasks that receive, or send, at the same time take turns in the order in which they came.
+* Each call is a checkpoint: it can be cancelled before anything was taken from or given to the kernel, a batch also
+  between its portions, and never otherwise.
+* Tasks that receive, send, or wait for errors take turns, each kind in the order in which they came.
 * Interrupts are held back from the system call until its result is handed over, so that Ctrl-C loses no datagram.
 * Work that takes several system calls lets other tasks run between them.
 * Closing wakes those who wait, with `trio.ClosedResourceError`, from wherever it is called: a worker thread, or after

@@ -12,6 +12,8 @@
 #   sockets, options  make and bind sockets; get and set options by name
 #   groups            join, leave, source filters
 #   bpf, offload      BPF programs and the ICMP filter; segmentation offload of UDP
+#   error_queue       read a socket's error queue; switch errors and timestamps on
+#   path_mtu          ask for the path MTU
 #   netlink, lookup   list interfaces; resolve names, indexes and addresses through a socket
 #   announce          tell switches and routers of a membership again
 #   lifetimes         on which links IPv4 has ended and begun

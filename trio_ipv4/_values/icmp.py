@@ -58,12 +58,12 @@ class ICMPFilter:
 
     @classmethod
     def accept_all(cls) -> ICMPFilter:
-        """Let every type pass."""
+        """Return a filter that lets every type pass."""
         return cls(0)
 
     @classmethod
     def block_all(cls) -> ICMPFilter:
-        """Block every type from 0 to 31; the kernel lets the others pass."""
+        """Return a filter that blocks every type from 0 to 31; the kernel lets the others pass."""
         return cls(_ALL)
 
     def accept(self, *types: ICMPType | int) -> ICMPFilter:

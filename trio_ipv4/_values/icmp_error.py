@@ -101,8 +101,8 @@ class ICMPDestinationUnreachable(_Quoting):
 
     Args:
         code: Why, 0 to 255. A number that has a name is stored as an `UnreachableCode`.
-        quoted: The first octets of the datagram. With extensions, zeros are appended up to 128 octets and a multiple of
-            4, and 1020 octets are the most.
+        quoted: The first octets of the datagram. With extensions, or if its octets from the 129th on could be read as
+            extensions, zeros are appended up to 128 octets and a multiple of 4, and 1020 octets are the most.
         mtu: The longest packet that the next hop takes, in octets, 1 to 65535. Only `FRAGMENTATION_NEEDED` can have one
             (RFC 1191 section 4), and from older routers it has none.
         extensions: The objects that the router appended (RFC 4884).

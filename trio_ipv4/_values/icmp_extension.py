@@ -134,6 +134,8 @@ class InterfaceInformation:
         name: Its name, 1 to 63 octets in UTF-8. Octets that are no UTF-8 are kept, as `os.fsdecode` keeps them.
         mtu: The longest packet that it carries, in octets, 0 to 2**32 - 1.
 
+    A field that the router does not tell is `None`.
+
     Raises:
         TypeError: A field is of the wrong type.
         ValueError: A field is out of its range.

@@ -101,8 +101,8 @@ class ICMPEcho:
 class ICMPTimestamp:
     """A timestamp request, or the reply to one (RFC 792).
 
-    Times are milliseconds since midnight UTC. If the highest of the 32 bits is set, they are something else. A time of
-    0 is midnight: the RFC has no value for an absent one.
+    Times are milliseconds since midnight UTC. A time with the highest of its 32 bits set is in another unit, or counted
+    from another moment. A time of 0 is midnight: the RFC has no value for an absent one.
 
     Args:
         identifier: As of an echo, 0 to 65535.

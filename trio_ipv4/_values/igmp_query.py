@@ -68,7 +68,7 @@ class IGMPQuery:
         max_response_time: How long hosts may take to answer, in seconds. It is 10 in version 1, 0.1 to 25.5 in version
             2, and 0 to 3174.4 in version 3.
         suppress_router_processing: Whether other routers leave their timers alone: the S flag.
-        robustness: How often each message is sent, in case that some are lost, 1 to 7, or `None` if the querier does
+        robustness: How many times each message is sent, because some may be lost, 1 to 7; `None` if the querier does
             not say: QRV.
         query_interval: The time from one query for all groups to the next, in whole seconds, 1 to 31744, or `None` if
             the querier does not say: QQIC.

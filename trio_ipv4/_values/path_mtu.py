@@ -21,6 +21,6 @@ class PathMTUDiscovery(enum.IntEnum):
     PROBE = 3
     """Always set it, and send up to the interface's MTU, whatever is known of the path."""
     INTERFACE = 4
-    """Go by the interface's MTU, and believe no router. Longer ones are refused (EMSGSIZE)."""
+    """Never set it, go by the interface's MTU, and believe no router. Longer datagrams are refused (EMSGSIZE)."""
     OMIT = 5
-    """The same, but longer ones are cut."""
+    """As INTERFACE, but this host cuts longer datagrams."""

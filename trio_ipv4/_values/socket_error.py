@@ -39,15 +39,18 @@ class ErrorOrigin(enum.IntEnum):
     """Who told of it (linux/errqueue.h: SO_EE_ORIGIN_*)."""
 
     NONE = 0
-    """Nobody knows: an origin that this library does not know, or the kernel's word could not be read."""
+    """Unknown: the kernel named no origin, or one that this library does not know, or its control messages were cut
+    off."""
     LOCAL = 1
     """This host's kernel, at the call that sent."""
     ICMP = 2
     """An ICMP error from a router, from the destination, or from this host."""
     ICMP6 = 3
+    """Not of IPv4."""
     TIMESTAMPING = 4
     """No error: the time at which a datagram was sent (`PacketConn.timestamping`)."""
     ZEROCOPY = 5
+    """Not asked for by this library (MSG_ZEROCOPY)."""
     TXTIME = 6
     """A datagram missed the time at which it was to be sent (SO_TXTIME)."""
 
@@ -67,17 +70,20 @@ class SocketError:
         icmp_type: The type of the ICMP message; `None` if it is no ICMP error.
         icmp_code: Its code; `None` likewise. A code of "destination unreachable" that has a name is an
             `UnreachableCode`.
-        info: A number that depends on the kind: an MTU for "fragmentation needed"; the octet at fault of a parameter
-            problem; of a timestamp, where it was taken (0: sent, 1: given to the packet scheduler). Otherwise 0.
+        info: A number that depends on the kind: an MTU, where the datagram was too long (see `mtu`); the octet at fault
+            of a parameter problem; the gateway's address of a redirect; where a timestamp was taken (0: at the driver,
+            1: at the packet scheduler). Otherwise 0.
         offender: The host or router that sent the ICMP error; `None` if there is none.
-        destination: `(address, port)` of the datagram that it is about; `None` if the kernel does not tell. The port is
-            0 over ICMP and raw IP, and where the origin is LOCAL.
-        payload: What came back of the datagram's payload. Routers quote 8 octets of what IP carries at least (RFC 792):
-            over UDP that may be nothing of the payload.
-        extensions: What a router added to its ICMP error: MPLS labels, interfaces (RFC 4884).
+        destination: `(address, port)` of the datagram that it is about; `None` if the kernel does not tell, as of
+            timestamps. The port is 0 over ICMP and raw IP, and of a LOCAL error unless the socket is connected.
+        payload: The octets of the datagram that came back. Over UDP they begin behind the UDP header, over ICMP and raw
+            IP behind the IP header, and on a `RawConn` with the IP header. A router may quote no more than 8 octets
+            behind the IP header (RFC 792), which is the UDP header alone. Empty for LOCAL errors and timestamps.
+        extensions: What a router added to its ICMP error: MPLS labels, interfaces (RFC 4884). Before Linux 5.9 they
+            stay in `payload`.
         number: Of a timestamp: which datagram it belongs to, counted from 0; `None` otherwise.
         timestamp_ns: When it came, in nanoseconds since the epoch, if `ControlFlags.TIMESTAMP` was on; for a timestamp,
-            when the datagram was sent, by the clock of this host.
+            when the driver or the packet scheduler was given the datagram, by the clock of this host.
         hardware_timestamp_ns: When the interface's hardware sent the datagram, by the clock of the hardware.
     """
 
@@ -189,7 +195,7 @@ def parse_socket_error(
         error.type if by_icmp else None,
         error.code if by_icmp else None,
         error.info,
-        None if error.offender == structs.ANY else ipaddress.IPv4Address(error.offender),
+        ipaddress.IPv4Address(error.offender) if by_icmp and error.offender != structs.ANY else None,
         destination,
         octets,
         arrived_ns,

@@ -55,31 +55,31 @@ class SourceFilter:
 
     @classmethod
     def any(cls) -> SourceFilter:
-        """Hear every source: EXCLUDE {}."""
+        """Return the filter that hears every source: EXCLUDE {}."""
         return cls(FilterMode.EXCLUDE)
 
     @classmethod
     def none(cls) -> SourceFilter:
-        """Hear no source: INCLUDE {}, which is to be no member at all."""
+        """Return the filter that hears no source: INCLUDE {}, which is to be no member at all."""
         return cls(FilterMode.INCLUDE)
 
     @classmethod
     def include(cls, *sources: AddressLike) -> SourceFilter:
-        """Hear these sources and no other."""
+        """Return a filter that hears these sources and no other."""
         return cls(FilterMode.INCLUDE, sources)
 
     @classmethod
     def exclude(cls, *sources: AddressLike) -> SourceFilter:
-        """Hear every source but these."""
+        """Return a filter that hears every source but these."""
         return cls(FilterMode.EXCLUDE, sources)
 
     def allow(self, *sources: AddressLike) -> SourceFilter:
-        """Hear these sources too, whatever the mode (RFC 3376: ALLOW_NEW_SOURCES)."""
+        """Return a filter that hears these sources too, whatever the mode (RFC 3376: ALLOW_NEW_SOURCES)."""
         new = SourceFilter.include(*sources).sources
         return _checked(self.mode, self.sources | new if self.mode is FilterMode.INCLUDE else self.sources - new)
 
     def block(self, *sources: AddressLike) -> SourceFilter:
-        """Hear these sources no longer, whatever the mode (RFC 3376: BLOCK_OLD_SOURCES)."""
+        """Return a filter that hears these sources no longer, whatever the mode (RFC 3376: BLOCK_OLD_SOURCES)."""
         old = SourceFilter.include(*sources).sources
         return _checked(self.mode, self.sources - old if self.mode is FilterMode.INCLUDE else self.sources | old)
 

@@ -21,7 +21,8 @@ class Timestamping(enum.IntFlag, boundary=enum.STRICT):
     TX_HARDWARE = 2
     """When the interface's hardware sent it. The interface has to be told, with root (`hwstamp_ctl`)."""
     TX_SCHED = 4
-    """When the packet scheduler was given it: the time between the two is that in the queue of the interface."""
+    """When the packet scheduler was given the datagram. From there until TX_SOFTWARE it waited in the interface's
+    queue."""
     RX_HARDWARE = 8
     """When the interface's hardware received a datagram: `ControlMessage.hardware_timestamp_ns`."""
 

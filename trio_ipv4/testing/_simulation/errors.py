@@ -65,7 +65,10 @@ class ErrorQueue:
         return True
 
     def take(self) -> Entry | None:
-        """Take the first message. Its error is pending no more, but that of the next (`sock_dequeue_err_skb`)."""
+        """Take the first message (`sock_dequeue_err_skb`).
+
+        If the next one is an ICMP error, it becomes the pending error. If only the first was one, none is pending.
+        """
         if not self._entries:
             return None
         entry = self._entries.popleft()
@@ -86,11 +89,15 @@ class ErrorQueue:
         if self.pending:
             refuse(self.take_pending())
 
-    def clear(self) -> None:
-        """Forget the messages, and leave the pending error (`skb_errqueue_purge`)."""
-        for entry in self._entries:
-            self._queue.release(entry.memory)
+    def purge(self) -> None:
+        """Forget errors. Timestamps stay, and so does the pending error (`skb_errqueue_purge`)."""
+        entries = list(self._entries)
         self._entries.clear()
+        for entry in entries:
+            if entry.error.origin == TIMESTAMPING:
+                self._entries.append(entry)
+            else:
+                self._queue.release(entry.memory)
 
 
 def local(number: int, destination: bytes, port: int, info: int) -> Entry:

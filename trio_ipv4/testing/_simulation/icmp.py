@@ -30,7 +30,9 @@ _INFORMATIONAL: Final = frozenset({0, 8, 9, 10, 13, 14, 15, 16, 17, 18, 42, 43})
 _MAX_ERROR: Final = 576
 """How long an error may be, in octets (RFC 1812 section 4.3.2.3)."""
 _BURST: Final = 6
-"""Errors to one host in one go (linux net/ipv4/route.c, `inet_peer_xrlim_allow`)."""
+"""Errors to one host in one go (`XRLIM_BURST_FACTOR`, linux net/ipv4/inetpeer.c)."""
+_ROUTE_ERROR_COST, _ROUTE_ERROR_BURST = 1.0, 5.0
+"""In seconds: net.ipv4.route.error_cost and error_burst, linux net/ipv4/route.c."""
 _INFOS: Final = {
     UNREACHABLE: (0xFFFF, 0),
     SOURCE_QUENCH: (0, 0),
@@ -45,21 +47,31 @@ _EXTENSIONS_VERSION: Final = 2
 
 
 class ErrorRate:
-    """How many errors a host may send to each other host: one per net.ipv4.icmp_ratelimit, in bursts of six."""
+    """How many errors a host may send to each other host: one bucket of tokens for each (`struct inet_peer`).
+
+    A token is a second without an error. Every error takes net.ipv4.icmp_ratelimit of them, in bursts of six. An error
+    about a missing route takes one more, in bursts of five.
+    """
 
     def __init__(self, clock: Clock) -> None:
         self._clock: Final = clock
         self._tokens: Final[dict[bytes, tuple[float, float]]] = {}
 
     def allows(self, peer: bytes, milliseconds: int) -> bool:
-        """Tell whether one more may go to a host, and count it. With 0 milliseconds between two there is no limit."""
-        if not milliseconds:
-            return True
+        """Tell whether one more may go to a host, and take tokens for it (`inet_peer_xrlim_allow`)."""
+        cost = milliseconds / 1000
+        return self._take(peer, cost, _BURST * cost)
+
+    def allows_about_route(self, peer: bytes) -> bool:
+        """Tell the same of an error about a missing route, and take tokens for that alone (`ip_error`)."""
+        return self._take(peer, _ROUTE_ERROR_COST, _ROUTE_ERROR_BURST)
+
+    def _take(self, peer: bytes, cost: float, most: float) -> bool:
         now = self._clock.now()
-        tokens, before = self._tokens.get(peer, (float(_BURST), now))
-        tokens = min(float(_BURST), tokens + (now - before) * 1000 / milliseconds)
-        is_allowed = tokens >= 1
-        self._tokens[peer] = tokens - is_allowed, now
+        tokens, before = self._tokens.get(peer, (most, now))
+        tokens = min(most, tokens + now - before)
+        is_allowed = tokens >= cost
+        self._tokens[peer] = tokens - cost * is_allowed, now
         return is_allowed
 
 

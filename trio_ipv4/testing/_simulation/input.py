@@ -168,7 +168,8 @@ class Input:
         """Send a packet on its way (`ip_forward`)."""
         hop = self._machine.routes.find(packet.dst)
         if hop is None:
-            self._send_error(packet, icmp.NET_UNREACHABLE)
+            if self._errors.allows_about_route(packet.src):
+                self._send_error(packet, icmp.NET_UNREACHABLE)
         elif packet.ttl <= 1:
             self._send_error(packet, icmp.TTL_EXCEEDED)
         elif packet.dont_fragment and packet.length(_MAX_MTU) > hop.device.mtu:
@@ -217,11 +218,15 @@ class Input:
     def _send_error(self, packet: Packet, kind: tuple[int, int], source: bytes = ANY, info: int = 0) -> None:
         """Tell the sender why a packet came in vain (ICMP), from an address that the routes choose by default."""
         message = icmp.error_about(packet, kind, info)
-        limit = 0 if self._machine.is_local(packet.src) else self._machine.sysctl_number("net.ipv4.icmp_ratelimit")
-        if message is None or not self._errors.allows(packet.src, limit):
+        if message is None or not self._may_send(packet.src):
             return
         # Internetwork control, and the TOS of the packet (linux net/ipv4/icmp.c, `__icmp_send`).
         self._send_icmp(packet.src, source, message, packet.tos & 0x1E | 0xC0)
+
+    def _may_send(self, peer: bytes) -> bool:
+        if self._machine.is_local(peer):
+            return True
+        return self._errors.allows(peer, self._machine.sysctl_number("net.ipv4.icmp_ratelimit"))
 
     def _send_icmp(self, destination: bytes, source: bytes, message: bytes, tos: int) -> None:
         try:

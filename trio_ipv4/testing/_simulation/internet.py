@@ -84,7 +84,6 @@ class InternetSocket(BaseSocket):
         if self in self.system.sockets:
             self.system.sockets.remove(self)
         self.queue.clear()
-        self.errors.clear()
         self.system.changed()
 
     # Binding

@@ -126,7 +126,7 @@ def _set_reporting(socket: InternetSocket, value: bytes) -> None:
     """IP_RECVERR: switched off, it forgets what is queued."""
     socket.options["IP_RECVERR"] = int(_integer(value, 0) != 0)
     if not socket.options["IP_RECVERR"]:
-        socket.errors.clear()
+        socket.errors.purge()
 
 
 def _get_path_mtu(socket: InternetSocket) -> int:

@@ -314,6 +314,37 @@ async def test_one_that_is_too_long_is_reported_once_also_in_a_batch() -> None:
             conn.receive_error_nowait()
 
 
+@pytest.mark.kernel_only("connect(2)")
+async def test_an_error_from_before_is_told_first() -> None:
+    async with open_udp(LOCALHOST) as conn:
+        await conn.socket.connect(DEAD)
+        await conn.send_to(b"dead", DEAD)
+        conn.report_errors = True
+        await conn.socket.connect(OTHER_DEAD)
+        with contextlib.suppress(OSError):
+            await conn.send_to(b"dead, too", OTHER_DEAD)
+        first, second = [await soon(conn.receive_error()) for _ in "12"]
+    assert (first.errno, first.origin, first.destination) == (errno.ECONNREFUSED, ErrorOrigin.NONE, None)
+    assert (second.origin, second.destination) == (ErrorOrigin.ICMP, OTHER_DEAD)
+
+
+@pytest.mark.parametrize("unread", [10, 70, 200])
+async def test_one_that_is_too_long_is_told_apart_behind_many_errors(unread: int) -> None:
+    ip(*veth("en0", 7), "address add 198.18.7.1/24 dev en0", "link set en0 mtu 1400")
+    async with open_udp() as conn:
+        conn.report_errors = True
+        conn.path_mtu_discovery = PathMTUDiscovery.DO
+        await conn.send_batch_to([b"dead"] * unread, DEAD)
+        with pytest.raises(OSError, match=r"longer than the path's MTU of 1,400 octets"):
+            await conn.send_to(bytes(2000), ("198.18.7.2", 5000))
+        with pytest.raises(trio.WouldBlock):
+            conn.receive_nowait()
+        errors = [conn.receive_error_nowait() for _ in range(unread + 1)]
+        with pytest.raises(trio.WouldBlock):
+            conn.receive_error_nowait()
+    assert [error.origin for error in errors] == [ErrorOrigin.ICMP] * unread + [ErrorOrigin.LOCAL]
+
+
 async def test_switching_it_off_wakes_who_waits() -> None:
     async with reporting() as conn, trio.open_nursery() as nursery:
 

@@ -16,19 +16,20 @@ import trio
 from trio_ipv4._kernel import error_queue
 from trio_ipv4._kernel.descriptors import ErrorWatch
 from trio_ipv4._kernel.explain import refusal
-from trio_ipv4._values.socket_error import ErrorOrigin
+from trio_ipv4._values.socket_error import ErrorOrigin, SocketError
 from trio_ipv4._values.timestamps import SENDING, Timestamping
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from trio_ipv4._kernel.system import Socket
-    from trio_ipv4._values.socket_error import SocketError
 
 MOST_KEPT: Final = 4096
 """The most errors that wait for `receive_error`."""
 _AT_ONCE: Final = 64
 """How many to read in one go, so that other tasks run while errors flow in."""
+_PORTIONS: Final = 16
+"""How many such portions to look through for one message."""
 TRIES: Final = 32
 """How often to try a call that is told the errors of earlier datagrams instead, without a pause.
 
@@ -103,19 +104,38 @@ class ErrorQueue:
         return self._kept.popleft() if self._kept else None
 
     def is_told_elsewhere(self, error: OSError) -> bool:
-        """Tell whether the refusal of a call may be an ICMP error that `receive_error` tells.
+        """Tell whether the refusal of a call may be an ICMP error that `receive_error` tells."""
+        return self.is_reported and error.errno in error_queue.PENDING
 
-        EMSGSIZE may be about the very datagram that is sent. Then the kernel has queued a message that says so: one for
-        each try, of which one is kept.
+    def is_too_long(self, error: OSError) -> bool:
+        """Tell whether a refusal to send says that the datagram itself is too long.
+
+        Then the kernel has queued a message that says so, one for each try. One of them is kept.
         """
-        if not self.is_reported or error.errno not in error_queue.PENDING:
-            return False
         if error.errno != errno.EMSGSIZE:
-            return True
-        local = [each for each in self.empty() if each.origin is ErrorOrigin.LOCAL and each.errno == errno.EMSGSIZE]
-        for again in local[1:]:
-            self._kept.remove(again)
-        return not local
+            return False
+        for _ in range(_PORTIONS):
+            found = self.empty()
+            local = [each for each in found if each.origin is ErrorOrigin.LOCAL and each.errno == errno.EMSGSIZE]
+            for again in local[1:]:
+                self._kept.remove(again)
+            if local:
+                return True
+            if len(found) < _AT_ONCE:
+                break
+        return False
+
+    def begin(self) -> None:
+        """Report errors from now on. One that is pending from before is told, too; nobody knows of which peer."""
+        self.is_reported = True
+        number = error_queue.clear_pending(self._socket)
+        if number and not self.empty():
+            self._keep([SocketError(number, ErrorOrigin.NONE)])
+
+    def end(self) -> None:
+        """Report no errors any more."""
+        self.is_reported = False
+        self.wake()
 
     def wake(self) -> None:
         """Wake the task that waits: it looks again."""

@@ -119,7 +119,7 @@ class _Sending:
             if refused is not None:
                 if refused.errno == errno.EAGAIN:
                     return None
-                if not self._errors.is_told_elsewhere(refused) or self._is_certain():
+                if not self._errors.is_told_elsewhere(refused) or self._is_certain(refused):
                     raise _RefusedError(refused)
                 if self._tries % TRIES == 0:
                     return MORE
@@ -129,8 +129,10 @@ class _Sending:
         self._portion, self._before, self._done = portion, self.sent, 0
         return MORE
 
-    def _is_certain(self) -> bool:
+    def _is_certain(self, refused: OSError) -> bool:
         """Tell whether a refusal is about the next datagram: it comes again and again, and no errors flow in."""
+        if self._errors.is_too_long(refused):
+            return True
         self._tries += 1
         if self._tries % TRIES:
             return False

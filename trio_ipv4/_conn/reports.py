@@ -28,6 +28,8 @@ class ErrorReports(OwnedConn):
         then reported as well, with the MTU (`ErrorOrigin.LOCAL`). ENOBUFS says that the interface's queue is full;
         without `report_errors` the kernel tells nobody.
 
+        An error that a connected socket has from before comes first, with `ErrorOrigin.NONE`.
+
         An unprivileged ICMP connection hears of redirects, too (EREMOTEIO): the router has sent the datagram on.
 
         A raw socket hears the errors about all packets of its protocol, whoever on this host sent them. Linux tells
@@ -45,8 +47,10 @@ class ErrorReports(OwnedConn):
     @report_errors.setter
     def report_errors(self, value: bool) -> None:
         error_queue.report(self._usable, on=to_bool(value, "report_errors"))
-        self._owned.errors.is_reported = value
-        self._owned.errors.wake()
+        if value:
+            self._owned.errors.begin()
+        else:
+            self._owned.errors.end()
 
     @property
     def timestamping(self) -> Timestamping:

@@ -40,7 +40,7 @@ class ErrorOrigin(enum.IntEnum):
 
     NONE = 0
     """Unknown: the kernel named no origin, or one that this library does not know, or its control messages were cut
-    off."""
+    off; or the error is from before errors were reported."""
     LOCAL = 1
     """This host's kernel, at the call that sent."""
     ICMP = 2

@@ -46,7 +46,8 @@ async def follow_group(
 
     `start` returns once the group is joined on every interface that matches now, with their tuple. If none matches,
     that warns (`NoInterfaceWarning`). It runs until it is cancelled or the connection is closed, and leaves its
-    memberships then. Other memberships of the connection stay as they are. It needs no privilege.
+    memberships then: it waits, and so it is a checkpoint. Other memberships of the connection stay as they are. It
+    needs no privilege.
 
     An interface on which the kernel refuses the join is left out and told of, and tried again whenever an interface
     changes. The others are not concerned.

@@ -36,7 +36,8 @@ if TYPE_CHECKING:
 class Closable(Protocol):
     """What `serve_interfaces` can open for an interface: a connection, or a `contextlib.ExitStack` of several."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Close it. Not a checkpoint."""
 
 
 ClosableT = TypeVar("ClosableT", bound=Closable)
@@ -74,7 +75,8 @@ async def serve_interfaces(
     interface changes. The others are not concerned.
 
     `start` returns once there is a connection for every interface that matches now, with the tuple of those
-    interfaces. If none matches, that warns (`NoInterfaceWarning`). It runs until it is cancelled.
+    interfaces. If none matches, that warns (`NoInterfaceWarning`). It runs until it is cancelled: it waits, and so it
+    is a checkpoint.
 
     Args:
         handler: An asynchronous function of a connection and an `Interface`.
@@ -151,7 +153,7 @@ async def serve_group(
         interfaces = await nursery.start(serve_group, handler, "239.1.2.3", 5000)
 
     It is a case of `serve_interfaces`, which says when handlers begin, end and begin again, and what happens if an
-    interface refuses.
+    interface refuses. A checkpoint, as that.
 
     Each `conn` is a `PacketConn` on the port, bound to the interface's device (SO_BINDTOIFINDEX). It hears only
     datagrams that arrive there, unicast included. It has joined there already. Datagrams to the group leave there,

@@ -23,6 +23,7 @@ import trio.testing
 from support import capabilities, here
 from support.here import BOTH, set_sysctl
 from support.links import ip, veth
+from support.steps import counting
 from support.systems import Counted, lacking, on, on_platform
 from trio_ipv4 import (
     ControlFlags,
@@ -360,16 +361,6 @@ async def test_switching_it_off_wakes_who_waits() -> None:
 # Who waits
 
 
-class Steps(trio.abc.Instrument):
-    """How often each task ran, by its name."""
-
-    def __init__(self) -> None:
-        self.counts = collections.Counter[str]()
-
-    def before_task_step(self, task: trio.lowlevel.Task) -> None:
-        self.counts[task.name] += 1
-
-
 class CountedReceiver:
     """A receiver that counts its calls."""
 
@@ -384,7 +375,7 @@ class CountedReceiver:
 
 async def test_all_datagrams_and_all_errors_arrive_and_nobody_spins() -> None:
     datagrams, errors = 10_000, 1_000
-    counted, steps = Counted(current_system()), Steps()
+    counted = Counted(current_system())
     with on(counted):  # type: ignore[arg-type]
         conn = open_udp(LOCALHOST)
     heard: list[bytes] = []
@@ -403,19 +394,15 @@ async def test_all_datagrams_and_all_errors_arrive_and_nobody_spins() -> None:
         conn.report_errors = True
         conn.receive_buffer_size = 32_000_000  # The kernel must have room for all that the tasks have not taken yet.
         counted.calls.clear()
-        trio.lowlevel.add_instrument(steps)
-        try:
-            with trio.fail_after(60):
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(receive, name="receive")
-                    nursery.start_soon(receive_errors, name="errors")
-                    for number in range(errors):
-                        await conn.send_to(b"%d" % number, DEAD)
-                        await other.send_batch_to(
-                            [b"%d" % each for each in range(10 * number, 10 * number + 10)], conn.local_endpoint
-                        )
-        finally:
-            trio.lowlevel.remove_instrument(steps)
+        with counting() as steps, trio.fail_after(60):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(receive, name="receive")
+                nursery.start_soon(receive_errors, name="errors")
+                for number in range(errors):
+                    await conn.send_to(b"%d" % number, DEAD)
+                    await other.send_batch_to(
+                        [b"%d" % each for each in range(10 * number, 10 * number + 10)], conn.local_endpoint
+                    )
     assert heard == [b"%d" % number for number in range(datagrams)]
     assert told == [b"%d" % number for number in range(errors)]
     # Each error may wake both tasks in vain, and be read by either: so many calls of the kernel, and no more.
@@ -429,14 +416,10 @@ async def test_all_datagrams_and_all_errors_arrive_and_nobody_spins() -> None:
 async def test_who_waits_for_errors_sleeps_whatever_datagrams_wait() -> None:
     async with reporting() as conn, open_udp(LOCALHOST) as other:
         await other.send_to(b"a datagram", conn.local_endpoint)
-        steps = Steps()
         async with trio.open_nursery() as nursery:
-            trio.lowlevel.add_instrument(steps)
-            try:
+            with counting() as steps:
                 nursery.start_soon(conn.receive_error, name="errors")
                 await trio.sleep(0.3)
-            finally:
-                trio.lowlevel.remove_instrument(steps)
             assert steps.counts["errors"] < 10
             await conn.send_to(b"dead", DEAD)  # The task ends, and so does the nursery.
         assert (await soon(conn.receive())).payload == b"a datagram"
@@ -445,14 +428,10 @@ async def test_who_waits_for_errors_sleeps_whatever_datagrams_wait() -> None:
 async def test_who_receives_sleeps_whatever_errors_wait() -> None:
     async with reporting() as conn, open_udp(LOCALHOST) as other:
         await conn.send_to(b"dead", DEAD)
-        steps = Steps()
         async with trio.open_nursery() as nursery:
-            trio.lowlevel.add_instrument(steps)
-            try:
+            with counting() as steps:
                 nursery.start_soon(conn.receive, name="receive")
                 await trio.sleep(0.3)
-            finally:
-                trio.lowlevel.remove_instrument(steps)
             assert steps.counts["receive"] < 10
             await other.send_to(b"a datagram", conn.local_endpoint)
         assert conn.receive_error_nowait().payload == b"dead"

@@ -16,6 +16,7 @@ import trio
 import trio.testing
 
 from support.links import ip
+from support.steps import counting
 from trio_ipv4 import PacketConn, RawConn, open_ip, open_udp
 
 if TYPE_CHECKING:
@@ -31,28 +32,14 @@ STAMP_WHAT_IS_SENT = 1 << 1 | 1 << 4  # SOF_TIMESTAMPING_TX_SOFTWARE, _SOFTWARE:
 A_FEW = 30
 
 
-class Steps(trio.abc.Instrument):
-    """How often tasks ran."""
-
-    def __init__(self) -> None:
-        self.count = 0
-
-    def before_task_step(self, task: trio.lowlevel.Task) -> None:
-        self.count += task.name == "waiting"
-
-
 async def steps_while_waiting(wait: Callable[[], Awaitable[object]], seconds: float = 0.5) -> int:
     """Let a task wait for what doesn't come, and return how often it ran."""
-    steps = Steps()
     async with trio.open_nursery() as nursery:
-        trio.lowlevel.add_instrument(steps)
-        try:
+        with counting() as steps:
             nursery.start_soon(wait, name="waiting")
             await trio.sleep(seconds)
-        finally:
-            trio.lowlevel.remove_instrument(steps)
-            nursery.cancel_scope.cancel()
-    return steps.count
+        nursery.cancel_scope.cancel()
+    return steps.counts["waiting"]
 
 
 def is_readable(conn: PacketConn | RawConn) -> bool:

@@ -6,8 +6,6 @@ import contextlib
 import errno
 import functools
 import itertools
-import shutil
-import subprocess
 import threading
 from ipaddress import IPv4Address
 from typing import TYPE_CHECKING, Any
@@ -16,6 +14,7 @@ import pytest
 import trio
 import trio.testing
 
+from support.wire import fields_of, need_tshark
 from trio_ipv4 import (
     ControlFlags,
     ControlMessage,
@@ -725,17 +724,8 @@ async def test_the_reverse_path_filter_drops_what_came_the_wrong_way(
 # Captures
 
 
-def tshark(capture: Path, wanted: str, *fields: str) -> list[list[str]]:
-    checks = ("-o", "ip.check_checksum:TRUE", "-o", "udp.check_checksum:TRUE")
-    words = [word for field in fields for word in ("-e", field)]
-    argv = ["tshark", "-r", str(capture), "-n", *checks, "-Y", wanted, "-T", "fields", *words]
-    done = subprocess.run(argv, capture_output=True, text=True, check=True)
-    return [line.split("\t") for line in done.stdout.splitlines()]
-
-
 async def test_tshark_reads_a_capture(net: SimulatedNetwork, autojump_clock: Clock, tmp_path: Path) -> None:
-    if shutil.which("tshark") is None:
-        pytest.skip("tshark is not installed")
+    need_tshark()
     a, b = lan(net, "a", "b", latency=0.1)
     capture = net.capture(tmp_path / "lan.pcap")
     async with receiver(a) as hears, sender(b) as tells:
@@ -746,8 +736,9 @@ async def test_tshark_reads_a_capture(net: SimulatedNetwork, autojump_clock: Clo
     await trio.sleep(2)
     capture.close()
     fields = ["frame.time_epoch", "ip.src", "ip.dst", "ip.checksum.status", "udp.checksum.status", "udp.length"]
-    rows = tshark(tmp_path / "lan.pcap", "udp", *fields)
+    checks = ("-o", "ip.check_checksum:TRUE", "-o", "udp.check_checksum:TRUE")
+    rows = fields_of(tmp_path / "lan.pcap", fields, *checks, "-Y", "udp")
     assert [row[1:] for row in rows] == [["198.18.0.2", GROUP, "1", "1", str(8 + n)] for n in (0, 1, 1400)]
     assert len({row[0] for row in rows}) == 1
     # Joined and left: CHANGE_TO_EXCLUDE and CHANGE_TO_INCLUDE, each twice (RFC 9776 section 5.1).
-    assert tshark(tmp_path / "lan.pcap", "igmp", "igmp.record_type") == [["4"], ["4"], ["3"], ["3"]]
+    assert fields_of(tmp_path / "lan.pcap", ["igmp.record_type"], *checks, "-Y", "igmp") == [["4"], ["4"], ["3"], ["3"]]

@@ -1,9 +1,7 @@
 from __future__ import annotations
 
 import pickle
-import shutil
 import struct
-import subprocess
 from ipaddress import IPv4Address
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from support.wire import fields_of, need_tshark, summed, write_capture
 from trio_ipv4._errors import ParseError
 from trio_ipv4._values.checksum import internet_checksum
 from trio_ipv4._values.header import Header
@@ -104,15 +103,6 @@ OTHERS = st.builds(
 )
 EXTENSIBLE = UNREACHABLES | EXCEEDED | PROBLEMS
 MESSAGES = ECHOES | TIMESTAMPS | EXTENSIBLE | REDIRECTS | OTHERS
-
-
-def summed(octets: bytes) -> bytes:
-    """Fill in the checksum, by RFC 1071's own way: add up words, fold the carries, invert."""
-    blank = octets[:2] + b"\0\0" + octets[4:]
-    total = sum(word for (word,) in struct.iter_unpack("!H", blank + bytes(len(blank) % 2)))
-    while total > 0xFFFF:
-        total = (total & 0xFFFF) + (total >> 16)
-    return blank[:2] + struct.pack("!H", total ^ 0xFFFF) + blank[4:]
 
 
 def time_exceeded(quoted: bytes, length: int, rest: bytes = b"") -> bytes:
@@ -570,24 +560,10 @@ def test_optional_arguments_are_named() -> None:
 # tshark
 
 
-def tshark(capture: Path, messages: list[bytes], *fields: str) -> list[list[str]]:
+def fields_of_icmp(capture: Path, messages: list[bytes], *fields: str) -> list[list[str]]:
     """Return these fields of each message, several values of one joined by a comma."""
-    # A pcap file (draft-ietf-opsawg-pcap): its header with link type 101, raw IP; then each packet with its own.
-    octets = struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, 101)
-    for message in messages:
-        header = Header(src="192.0.2.9", dst="192.0.2.1", total_len=20 + len(message), ttl=64, protocol=1)
-        packet = header.with_checksum().marshal() + message
-        octets += struct.pack("<IIII", 0, 0, len(packet), len(packet)) + packet
-    capture.write_bytes(octets)
-    words = [word for field in fields for word in ("-e", field)]
-    argv = ["tshark", "-r", str(capture), "-n", "-T", "fields", "-E", "aggregator=,", *words]
-    done = subprocess.run(argv, capture_output=True, text=True, check=True)
-    return [line.split("\t") for line in done.stdout.splitlines()]
-
-
-def need_tshark() -> None:
-    if shutil.which("tshark") is None:
-        pytest.skip("tshark is not installed")
+    write_capture(capture, Header(src="192.0.2.9", dst="192.0.2.1", ttl=64, protocol=1), messages)
+    return fields_of(capture, fields, "-E", "aggregator=,")
 
 
 def test_tshark_reads_the_fields_of_each_message(tmp_path: Path) -> None:
@@ -612,7 +588,7 @@ def test_tshark_reads_the_fields_of_each_message(tmp_path: Path) -> None:
     }
     names = ["type", "ident", "seq", "originate_timestamp", "receive_timestamp", "transmit_timestamp", "mtu", "pointer"]
     fields = [f"icmp.{name}" for name in [*names, "redir_gw", "code", "checksum.status"]]
-    rows = tshark(tmp_path / "messages.pcap", [message.marshal() for message in wanted], *fields)
+    rows = fields_of_icmp(tmp_path / "messages.pcap", [message.marshal() for message in wanted], *fields)
     for expected, row in zip(wanted.values(), rows, strict=True):
         seen = dict(zip([*names, "redir_gw"], row[:-2], strict=True))
         assert {name: value for name, value in seen.items() if value} == {
@@ -630,7 +606,7 @@ def test_tshark_reads_the_quoted_header(tmp_path: Path) -> None:
         ICMPRedirect(0, "192.0.2.7", QUOTED),
     ]
     wire = [error.marshal() for error in errors]
-    rows = tshark(tmp_path / "quotes.pcap", wire, "ip.dst", "ip.ttl", "udp.dstport")
+    rows = fields_of_icmp(tmp_path / "quotes.pcap", wire, "ip.dst", "ip.ttl", "udp.dstport")
     assert rows == [["192.0.2.1,198.51.100.2", "64,1", "33435"]] * 4
 
 
@@ -657,7 +633,7 @@ def test_tshark_reads_the_extensions(tmp_path: Path, make: Any) -> None:
         "icmp.int_info.mtu": "8192,8192",
         "icmp.ext.data": "31323334",
     }
-    (row,) = tshark(tmp_path / "extensions.pcap", [error.marshal()], *fields)
+    (row,) = fields_of_icmp(tmp_path / "extensions.pcap", [error.marshal()], *fields)
     assert dict(zip(fields, row, strict=True)) == fields
 
 

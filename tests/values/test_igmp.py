@@ -2,9 +2,6 @@ from __future__ import annotations
 
 import pickle
 import re
-import shutil
-import struct
-import subprocess
 from decimal import Decimal
 from fractions import Fraction
 from ipaddress import IPv4Address
@@ -15,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from support.wire import fields_of, need_tshark, summed, tshark, write_capture
 from trio_ipv4._errors import ParseError
 from trio_ipv4._values.header import Header
 from trio_ipv4._values.igmp import (
@@ -102,15 +100,6 @@ REPORTS = (
 )
 OTHERS = st.builds(IGMPOther, OCTET.filter(lambda number: number not in TYPES), OCTET, st.binary(max_size=20))
 MESSAGES = QUERIES | REPORTS | OTHERS
-
-
-def summed(octets: bytes) -> bytes:
-    """Fill in the checksum, by RFC 1071's own way: add up words, fold the carries, invert."""
-    blank = octets[:2] + b"\0\0" + octets[4:]
-    total = sum(word for (word,) in struct.iter_unpack("!H", blank + bytes(len(blank) % 2)))
-    while total > 0xFFFF:
-        total = (total & 0xFFFF) + (total >> 16)
-    return blank[:2] + struct.pack("!H", total ^ 0xFFFF) + blank[4:]
 
 
 def decoded(code: int) -> int:
@@ -537,29 +526,12 @@ def test_messages_of_one_group_differ_by_their_kind() -> None:
 # tshark
 
 
-def tshark(capture: Path, messages: list[bytes], *arguments: str) -> str:
-    # A pcap file (draft-ietf-opsawg-pcap): its header with link type 101, raw IP; then each packet with its own.
-    octets = struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, 101)
-    for message in messages:
-        header = Header(
-            src="192.0.2.9",
-            dst="224.0.0.22",
-            total_len=24 + len(message),
-            tos=0xC0,
-            ttl=1,
-            protocol=2,
-            options=bytes.fromhex("94040000"),  # Router Alert (RFC 2113)
-        )
-        packet = header.with_checksum().marshal() + message
-        octets += struct.pack("<IIII", 0, 0, len(packet), len(packet)) + packet
-    capture.write_bytes(octets)
-    argv = ["tshark", "-r", str(capture), "-n", *arguments]
-    return subprocess.run(argv, capture_output=True, text=True, check=True).stdout
-
-
-def need_tshark() -> None:
-    if shutil.which("tshark") is None:
-        pytest.skip("tshark is not installed")
+def captured(path: Path, messages: list[bytes]) -> Path:
+    """Write messages to a file, each in a packet such as IGMP's."""
+    router_alert = bytes.fromhex("94040000")  # RFC 2113
+    header = Header(src="192.0.2.9", dst="224.0.0.22", tos=0xC0, ttl=1, protocol=2, options=router_alert)
+    write_capture(path, header, messages)
+    return path
 
 
 def test_tshark_reads_the_fields_of_each_message(tmp_path: Path) -> None:
@@ -605,11 +577,10 @@ def test_tshark_reads_the_fields_of_each_message(tmp_path: Path) -> None:
     }
     names = ["version", "maddr", "max_resp", "s", "qrv", "qqic", "num_src", "saddr", "num_grp_recs", "record_type"]
     names += ["aux_data_len", "aux_data", "type", "checksum.status"]
-    words = [word for name in names for word in ("-e", f"igmp.{name}")]
-    wire = [message.marshal() for message in wanted]
-    lines = tshark(tmp_path / "messages.pcap", wire, "-T", "fields", "-E", "aggregator=,", *words).splitlines()
-    for (message, expected), line in zip(wanted.items(), lines, strict=True):
-        seen = {name: value for name, value in zip(names, line.split("\t"), strict=True) if value}
+    capture = captured(tmp_path / "messages.pcap", [message.marshal() for message in wanted])
+    rows = fields_of(capture, [f"igmp.{name}" for name in names], "-E", "aggregator=,")
+    for (message, expected), row in zip(wanted.items(), rows, strict=True):
+        seen = {name: value for name, value in zip(names, row, strict=True) if value}
         assert seen == {**expected, "type": f"0x{message.type:02x}", "checksum.status": "1"}
 
 
@@ -618,7 +589,7 @@ def test_tshark_tells_the_same_times(tmp_path: Path) -> None:
     queries = [bytes([0x11, code]) + bytes(6) for code in range(1, 256)]
     queries += [bytes([0x11, code]) + bytes(10) for code in range(256)]
     wire = [summed(query) for query in queries]
-    shown = tshark(tmp_path / "times.pcap", wire, "-V", "-O", "igmp")
+    shown = tshark(captured(tmp_path / "times.pcap", wire), "-V", "-O", "igmp")
     seen = [float(time) for time in re.findall(r"Max Resp Time: ([0-9.]+) sec", shown)]
     assert seen == [parsed_query(query).max_response_time for query in wire]
 
@@ -626,7 +597,7 @@ def test_tshark_tells_the_same_times(tmp_path: Path) -> None:
 def test_tshark_knows_the_records_by_the_same_names(tmp_path: Path) -> None:
     need_tshark()
     report = IGMPv3Report(GroupRecord(kind, GROUP) for kind in GroupRecordType)
-    shown = tshark(tmp_path / "records.pcap", [report.marshal()], "-V", "-O", "igmp")
+    shown = tshark(captured(tmp_path / "records.pcap", [report.marshal()]), "-V", "-O", "igmp")
     assert [name.lower() for name in re.findall(r"Record Type: (.+) \(\d\)", shown)] == [
         str(kind) for kind in GroupRecordType
     ]

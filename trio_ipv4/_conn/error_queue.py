@@ -65,7 +65,7 @@ class ErrorQueue:
         return bool(self.is_reported or self.stamps & SENDING or self._kept)
 
     def empty(self) -> Sequence[SocketError]:
-        """Read the kernel's queue to its end, keep its messages if anybody may want them, and return them."""
+        """Read a portion of the kernel's queue, keep its messages if anybody may want them, and return them."""
         if not error_queue.has_queue(self._socket):
             return ()
         found: list[SocketError] = []

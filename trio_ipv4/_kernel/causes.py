@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from trio_ipv4._kernel.system import Socket
     from trio_ipv4._values.control import ControlMessage
 
-IPPROTO_ICMP: Final = 1
 IPPROTO_UDP: Final = 17
 _RESERVED: Final = ipaddress.IPv4Network("240.0.0.0/4"), ipaddress.IPv4Network("0.0.0.0/8")
 """Addresses that no host has (RFC 6890), the limited broadcast aside."""
@@ -186,7 +185,7 @@ _SENDING: Final = (
     Cause(
         errno.EINVAL,
         "an unprivileged ICMP socket sends echo requests only, of 8 octets or more (icmp(7))",
-        lambda a: a.protocol == IPPROTO_ICMP,
+        lambda a: a.protocol == structs.IPPROTO_ICMP,
     ),
     Cause(errno.EINVAL, "the IP header is not one that the kernel takes (raw(7))", lambda a: a.has_header),
     Cause(errno.EINVAL, "the route to {a.destination} is of type blackhole ('ip route get {a.destination}' shows it)"),
@@ -274,7 +273,7 @@ EARLIER: Final = frozenset(
     | {value for name, value in vars(errno).items() if name == "ENONET"}
 )
 """Errnos of ICMP errors about an earlier datagram, and of nothing else (net/ipv4/icmp.c: icmp_err_convert)."""
-_MAYBE_EARLIER: Final = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EMSGSIZE, errno.EOPNOTSUPP})
+MAYBE_EARLIER: Final = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EMSGSIZE, errno.EOPNOTSUPP})
 """Errnos that such an error may have, among other causes."""
 
 
@@ -294,7 +293,7 @@ def explain_sending(error: OSError, what: str, attempt: Attempt) -> OSError:
         )
     found = [cause for cause in _SENDING if cause.errno == number and cause.fits(attempt)]
     told = [cause.text.format(a=attempt) for cause in ([c for c in found if c.is_sure] or found)]
-    may_be_earlier = number in _MAYBE_EARLIER and attempt.may_be_earlier and not attempt.earlier_are_apart
+    may_be_earlier = number in MAYBE_EARLIER and attempt.may_be_earlier and not attempt.earlier_are_apart
     if may_be_earlier and not any(cause.is_sure for cause in found):
         told.append("an earlier datagram, maybe to another peer, came back with an ICMP error")
     to = f"{attempt.destination}, port {attempt.port}"

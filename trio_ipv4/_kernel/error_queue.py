@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from trio_ipv4._errors import ParseError
 from trio_ipv4._kernel import options
+from trio_ipv4._kernel.causes import EARLIER, MAYBE_EARLIER
 from trio_ipv4._kernel.explain import explain
 from trio_ipv4._values.socket_error import ErrorOrigin, SocketError, parse_socket_error
 from trio_ipv4._values.timestamps import Timestamping, stamping_flags, wanted_stamps
@@ -20,19 +21,8 @@ from trio_ipv4._values.timestamps import Timestamping, stamping_flags, wanted_st
 if TYPE_CHECKING:
     from trio_ipv4._kernel.system import Socket
 
-PENDING: Final = frozenset(
-    # ENONET and EREMOTEIO are Linux's alone.
-    getattr(errno, name)
-    for name in (
-        *("ECONNREFUSED", "ENOPROTOOPT", "EHOSTDOWN", "EPROTO", "ENONET"),
-        *("EHOSTUNREACH", "ENETUNREACH", "EMSGSIZE", "EOPNOTSUPP", "EREMOTEIO"),
-    )
-    if hasattr(errno, name)
-)
-"""The errnos of ICMP errors (linux net/ipv4/icmp.c, `icmp_err_convert`).
-
-Besides, EPROTO tells of a parameter problem, and EREMOTEIO of a redirect (net/ipv4/ping.c, `ping_err`).
-"""
+PENDING: Final = EARLIER | MAYBE_EARLIER | {getattr(errno, "EREMOTEIO", 121)}
+"""The errnos of ICMP errors. EREMOTEIO, Linux's alone, tells of a redirect (linux net/ipv4/ping.c, `ping_err`)."""
 
 
 def has_queue(socket: Socket) -> bool:
@@ -66,7 +56,7 @@ def is_reported(socket: Socket) -> bool:
 
 
 def report(socket: Socket, *, on: bool) -> None:
-    """Keep ICMP errors, with their extensions where the kernel can (since Linux 5.9); or forget all of the queue."""
+    """Keep ICMP errors, with their extensions where the kernel can (since Linux 5.9); or forget those in the queue."""
     if options.has_option(socket, "IP_RECVERR_RFC4884"):
         with contextlib.suppress(OSError):
             options.set_integer(socket, "IP_RECVERR_RFC4884", on)

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
+from trio_ipv4._errors import ParseError
 from trio_ipv4._values.fields import to_octets
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_START_LEN: Final = 4
+"""Type, code and checksum (RFC 792)."""
 _ONES: Final = 0xFFFF
 """All ones: in one's complement, the other way to write zero."""
 
@@ -35,3 +41,23 @@ def with_checksum(message: bytes) -> bytes:
     RFC 792; RFC 9776 section 4.1.2.
     """
     return message[:2] + internet_checksum(message).to_bytes(2, "big") + message[4:]
+
+
+def checked_message(data: object, shortest: Mapping[int, int]) -> bytes:
+    """Return the octets of an ICMP or IGMP message that is long enough for its type, and whose checksum is right.
+
+    Args:
+        data: The message, from its type octet on.
+        shortest: How many octets a message of a type has at least. Of any other type it is 4: type, code and checksum.
+
+    Raises:
+        TypeError: `data` is not a bytes-like object.
+        ParseError: It is too short, or the checksum is wrong.
+    """
+    octets = to_octets(data, "data")
+    least = shortest.get(octets[0], _START_LEN) if octets else _START_LEN
+    if len(octets) < least:
+        raise ParseError(f"the message has {least} octets at least, got {len(octets)}", offset=len(octets))
+    if internet_checksum(octets):
+        raise ParseError(f"the checksum of the message is wrong: 0x{octets[2:4].hex()}", offset=2)
+    return octets

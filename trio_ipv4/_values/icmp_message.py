@@ -12,8 +12,7 @@ from typing import Final, TypeAlias, final
 
 import attrs
 
-from trio_ipv4._errors import ParseError
-from trio_ipv4._values.checksum import internet_checksum, with_checksum
+from trio_ipv4._values.checksum import checked_message, with_checksum
 from trio_ipv4._values.fields import to_bool, to_integer, to_octets
 from trio_ipv4._values.icmp import ICMPType
 from trio_ipv4._values.icmp_error import (
@@ -57,8 +56,8 @@ class ICMPEcho:
     """An echo request, or the reply to one (RFC 792).
 
     Args:
-        identifier: Tells the requests of one program from those of others, 0 to 65535. On a socket of icmp(7), the
-            kernel writes the port here.
+        identifier: Tells the requests of one program from those of others, 0 to 65535. Over
+            `open_unprivileged_icmp` the kernel writes its own, the port of `local_endpoint`.
         sequence: Tells one request from the next, 0 to 65535.
         data: Octets that the reply repeats.
         is_reply: Whether this is a reply.
@@ -213,13 +212,7 @@ def parse_icmp(data: bytes | bytearray | memoryview) -> ICMPMessage:
         ParseError: The message is too short for its type, its checksum is wrong, or the extensions that it announces
             are malformed.
     """
-    octets = to_octets(data, "data")
-    shortest = _SHORTEST.get(octets[0], _START.size) if octets else _START.size
-    if len(octets) < shortest:
-        raise ParseError(f"the message has {shortest} octets at least, got {len(octets)}", offset=len(octets))
-    if internet_checksum(octets):
-        raise ParseError(f"the checksum of the message is wrong: 0x{octets[2:4].hex()}", offset=2)
-    return _parse(octets)
+    return _parse(checked_message(data, _SHORTEST))
 
 
 def _parse(octets: bytes) -> ICMPMessage:

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, ClassVar, Final, TypeAlias, final
 
 import attrs
 
-from trio_ipv4._errors import ParseError
-from trio_ipv4._values.checksum import internet_checksum, with_checksum
+from trio_ipv4._values.checksum import checked_message, with_checksum
 from trio_ipv4._values.fields import to_group, to_integer, to_octets
 from trio_ipv4._values.igmp_query import IGMPQuery, parse_query
 from trio_ipv4._values.igmp_record import GroupRecord, parse_group, parse_records
@@ -36,12 +35,15 @@ _REPORT: Final = struct.Struct("!BxxxxxH")
 """Type, an octet that is 0, checksum, flags, number of records (RFC 9776 section 4.2)."""
 
 
+@attrs.frozen(init=False)
 class _OfOneGroup:
     """The part that messages about one group share."""
 
-    __slots__ = ()
     type: ClassVar[int]
     group: IPv4Address
+
+    def __init__(self, group: AddressLike) -> None:
+        self.__attrs_init__(to_group(group, "group"))  # pyright: ignore[reportAttributeAccessIssue]
 
     def marshal(self) -> bytes:
         """Write the message with its checksum."""
@@ -62,10 +64,6 @@ class IGMPv1Report(_OfOneGroup):
     """
 
     type: ClassVar[int] = 0x12  # RFC 1112 appendix I, which splits the octet: version 1, type 2
-    group: IPv4Address
-
-    def __init__(self, group: AddressLike) -> None:
-        self.__attrs_init__(to_group(group, "group"))  # pyright: ignore[reportAttributeAccessIssue]
 
 
 @final
@@ -82,10 +80,6 @@ class IGMPv2Report(_OfOneGroup):
     """
 
     type: ClassVar[int] = 0x16  # RFC 2236 section 2.1
-    group: IPv4Address
-
-    def __init__(self, group: AddressLike) -> None:
-        self.__attrs_init__(to_group(group, "group"))  # pyright: ignore[reportAttributeAccessIssue]
 
 
 @final
@@ -104,10 +98,6 @@ class IGMPLeave(_OfOneGroup):
     """
 
     type: ClassVar[int] = 0x17  # RFC 2236 section 2.1
-    group: IPv4Address
-
-    def __init__(self, group: AddressLike) -> None:
-        self.__attrs_init__(to_group(group, "group"))  # pyright: ignore[reportAttributeAccessIssue]
 
 
 @final
@@ -142,7 +132,9 @@ class IGMPv3Report:
 
 
 _OWN: Final = {each.type: each.__name__ for each in (IGMPQuery, IGMPv1Report, IGMPv2Report, IGMPLeave, IGMPv3Report)}
-"""The types that have a value of their own. Their messages have 8 octets at least, those of any other type 4."""
+"""The types that have a value of their own."""
+_SHORTEST: Final = dict.fromkeys(_OWN, _GROUP.size)
+"""The octets of their shortest messages."""
 
 
 @final
@@ -195,13 +187,7 @@ def parse_igmp(data: bytes | bytearray | memoryview) -> IGMPMessage:
         ParseError: The message is shorter than its type or its numbers of records and sources demand, its checksum is
             wrong, a group is not a multicast address, or a query is of no version, or has sources without a group.
     """
-    octets = to_octets(data, "data")
-    shortest = _GROUP.size if octets and octets[0] in _OWN else _START.size
-    if len(octets) < shortest:
-        raise ParseError(f"the message has {shortest} octets at least, got {len(octets)}", offset=len(octets))
-    if internet_checksum(octets):
-        raise ParseError(f"the checksum of the message is wrong: 0x{octets[2:4].hex()}", offset=2)
-    return _parse(octets)
+    return _parse(checked_message(data, _SHORTEST))
 
 
 def _parse(octets: bytes) -> IGMPMessage:

@@ -132,7 +132,7 @@ class Host(Protocol):
         """Give an interface another name. KeyError: as for `detach`. ValueError: the new name is in use."""
 
     def add_address(self, name: str, address: str) -> None:
-        """Give an interface one address more, with its prefix length. KeyError: as for `detach`."""
+        """Give an interface an address more, with its prefix. KeyError: as for `detach`. ValueError: it has it."""
 
     def remove_address(self, name: str, address: str) -> None:
         """Take an address of an interface away. KeyError: there is no such interface, or it has no such address."""

@@ -17,15 +17,16 @@ import trio
 
 import trio_ipv4
 from trio_ipv4 import ControlMessage, PacketConn, open_udp
-from trio_ipv4._cli import demo
-from trio_ipv4._cli.events import Check, Received, Verdict
-from trio_ipv4._cli.show import JSONLines, Page
+from trio_ipv4._cli.demo import story as demo
+from trio_ipv4._cli.demo.events import Check, Received, Verdict
+from trio_ipv4._cli.demo.page import Page
+from trio_ipv4._cli.output import JSONLines
 from trio_ipv4.testing import igmp_groups
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from trio_ipv4._cli.events import Event
+    from trio_ipv4._cli.demo.events import Event
 
 DEMO = [sys.executable, "-m", "trio_ipv4", "demo"]
 PLAIN = {key: value for key, value in os.environ.items() if key not in {"COLUMNS", "FORCE_COLOR", "NO_COLOR"}}
@@ -35,7 +36,7 @@ CONFIRMED = "Verdict: the kernel confirms every step, in 9 checks."
 INTERRUPTED = """
 import signal, sys
 from trio_ipv4 import _cli
-from trio_ipv4._cli.show import JSONLines
+from trio_ipv4._cli.output import JSONLines
 from trio_ipv4.testing import igmp_groups
 
 def interrupt(self, event):
@@ -43,7 +44,7 @@ def interrupt(self, event):
         print(len(igmp_groups()))
         signal.raise_signal(signal.SIGINT)
 
-JSONLines.__call__ = interrupt
+JSONLines.show = interrupt
 sys.argv = ["trio-ipv4", "demo", "--json"]
 try:
     _cli.run()
@@ -127,7 +128,7 @@ def test_json_tells_the_kernel_s_memberships() -> None:
 async def test_the_text_says_what_json_says(capsys: pytest.CaptureFixture[str]) -> None:
     events: list[Event] = []
     assert await demo.run_demo(events.append) == 0
-    as_json, as_text = JSONLines(), Page()
+    as_json, as_text = JSONLines().show, Page().show
     for event in events:
         as_json(event)
     lines = capsys.readouterr().out.splitlines()
@@ -353,7 +354,7 @@ async def test_the_failure_is_shown_with_what_was_expected_and_seen(
         demo, "open_udp", lambda *where, **options: receive_without_facts(open_udp(*where, **options), "")
     )
     monkeypatch.setattr(demo, "PATIENCE", 0.2)
-    assert await demo.run_demo(Page()) == 1
+    assert await demo.run_demo(Page().show) == 1
     text = in_one_line(capsys.readouterr().out)
     assert "expected: 4 from 127.0.0.1 to 232.1." in text
     assert "seen: 4 from 127.0.0.1 to None on None (None), TTL None, TOS None, stamped at None ns" in text

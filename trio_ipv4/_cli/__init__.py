@@ -1,65 +1,80 @@
-"""The command line. It imports only the public package, like any stranger."""
+"""The command line. It imports only the public package, like any stranger.
+
+A command is a module with a function `command`, and a row in `COMMANDS`.
+"""
 
 # The layers, from the top; each imports only what is below it, and the public package:
 #
-#   __init__       the commands and their exit status
-#   demo           the story: real datagrams on loopback, and what the kernel says at every step
-#   interfaces     the list of interfaces
-#   show           events as text for people, or as JSON lines
-#   texts          what the demo says between the facts
+#   __init__       the commands, and how errors are told
+#   demo, interfaces        a module, or a folder, for each command
 #   kernel_tables  the kernel's memberships, read from /proc/net
-#   events         what there is to show
+#   arguments      what people write: endpoints, durations, rates
+#   ends           how a command ends, and its exit status
+#   output         what it has to show: records, as text for people or as JSON lines
 
 from __future__ import annotations
 
 import sys
+import warnings
 from importlib.metadata import version as version_of
-from typing import Annotated, Final
+from typing import Final, TypeVar
 
-import trio
-from cyclopts import App, Parameter
+from cyclopts import App, CycloptsError, Parameter
 
 from trio_ipv4 import UnsupportedError
-from trio_ipv4._cli.demo import run_demo
-from trio_ipv4._cli.interfaces import show_interfaces
-from trio_ipv4._cli.show import JSONLines, Page, prepare_stdout
+from trio_ipv4._cli import demo, interfaces
+from trio_ipv4._cli.ends import Status
+from trio_ipv4._cli.output import prepare_stdout
 
-INTERRUPTED: Final = 130  # 128 + SIGINT, as shells have it.
+E = TypeVar("E", bound=Exception)
 
-AsJSON = Annotated[bool, Parameter(name="--json", negative="", help="Print JSON, one object a line.")]
+COMMANDS: Final = {"demo": demo, "interfaces": interfaces}
 
-app = App(name="trio-ipv4", help="IPv4 multicast, confirmed by the kernel.", version=version_of("trio-ipv4"))
-
-
-# The functions are not named as their commands: those names are modules here.
-@app.command(name="demo")
-def show_the_demo(*, as_json: AsJSON = False) -> int:
-    """Show multicast at work on the loopback interface.
-
-    Three receivers join groups, real datagrams arrive or are refused, and after every step the kernel's own table of
-    memberships is compared with what should be there. It needs no root, and nothing leaves this machine. The exit
-    status is 0 if the kernel confirms every step, 1 if not, 130 after Ctrl-C.
-    """
-    return trio.run(run_demo, JSONLines() if as_json else Page())
-
-
-@app.command(name="interfaces")
-def list_interfaces(*, as_json: AsJSON = False) -> int:
-    """List the network interfaces with their IPv4 addresses."""
-    return show_interfaces(JSONLines() if as_json else Page())
+app = App(
+    name="trio-ipv4",
+    help="IPv4 multicast, confirmed by the kernel.",
+    version=version_of("trio-ipv4"),
+    help_format="plaintext",
+    # A switch has no opposite, and what is left out is told in the words.
+    default_parameter=Parameter(negative="", show_default=False),
+)
+for _name, _module in COMMANDS.items():
+    app.command(_module.command, name=_name)
 
 
 def run() -> None:
     """Run the command line, and exit."""
     prepare_stdout()
-    status = INTERRUPTED
+    warnings.showwarning = _tell_warning
+    status: int | None = Status.FAILED
     try:
-        # Depending on its version, cyclopts returns what the command returned, or exits with it.
-        status = app()
+        status = app(exit_on_error=False, print_error=False, result_action="return_value")
+    except* CycloptsError as errors:
+        status = Status.USAGE
+        for error in _leaves(errors):
+            _tell(str(error), f"try '{' '.join(['trio-ipv4', *(error.command_chain or ()), '--help'])}'")
     except* KeyboardInterrupt:
         # Which may have come in a group, from a nursery. Every membership was left on the way here.
+        status = Status.INTERRUPTED
         sys.stderr.write("Interrupted.\n")
+    except* BrokenPipeError:
+        status = Status.NOBODY_READS
     except* (OSError, UnsupportedError) as errors:
-        status = 1
-        sys.stderr.write("".join(f"trio-ipv4: {error}\n" for error in errors.exceptions))
-    sys.exit(status)
+        _tell(*map(str, _leaves(errors)))
+    sys.exit(status or Status.DONE)
+
+
+def _tell(*sentences: str) -> None:
+    sys.stderr.write("".join(f"trio-ipv4: {sentence}\n" for sentence in sentences))
+
+
+def _tell_warning(message: Warning | str, *_: object, **__: object) -> None:
+    _tell(f"warning: {message}")
+
+
+def _leaves(group: BaseExceptionGroup[E]) -> list[E]:
+    """Return the errors in a group, which may hold groups: nurseries make them."""
+    found: list[E] = []
+    for error in group.exceptions:
+        found += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
+    return found

@@ -1,30 +1,121 @@
-"""The list of interfaces."""
+"""`trio-ipv4 interfaces`: the interfaces of this network namespace, now or as they come and go."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Annotated, ClassVar
 
-from trio_ipv4 import InterfaceFlags, interfaces
-from trio_ipv4._cli.events import InterfaceListed
+import attrs
+import trio
+from cyclopts import Parameter
 
-if TYPE_CHECKING:
-    from trio_ipv4 import Interface
-    from trio_ipv4._cli.show import JSONLines, Page
-
-
-def show_interfaces(output: JSONLines | Page) -> int:
-    """Show every interface of this network namespace, and return the exit status."""
-    output.list_interfaces([_listed(interface) for interface in interfaces()])
-    return 0
+from trio_ipv4 import Interface, InterfaceChange, InterfaceFlags, interfaces, watch_interfaces
+from trio_ipv4._cli.arguments import AsJSON, Seconds
+from trio_ipv4._cli.ends import Status, until_stopped
+from trio_ipv4._cli.output import Column, Output, Row, choose_output
 
 
-def _listed(interface: Interface) -> InterfaceListed:
-    return InterfaceListed(
-        index=interface.index,
-        name=interface.name,
-        up=interface.is_up,
-        multicast=interface.is_multicast,
-        mtu=interface.mtu,
-        flags=tuple(flag.name or hex(flag) for flag in InterfaceFlags if flag in interface.flags),
-        addresses=tuple(str(address) for address in interface.addresses),
+@attrs.frozen
+class InterfaceListed(Row):
+    """A network interface."""
+
+    event: ClassVar[str] = "interface"
+    columns: ClassVar[tuple[Column, ...]] = (
+        Column("index", right=True),
+        Column("name"),
+        Column("up", gives_way=1),
+        Column("multicast", gives_way=3),
+        Column("MTU", gives_way=2, right=True),
+        Column("addresses"),
+        Column("flags", gives_way=4),
     )
+    index: int
+    name: str
+    up: bool
+    multicast: bool
+    mtu: int
+    flags: tuple[str, ...]
+    addresses: tuple[str, ...]
+
+    def cells(self) -> tuple[str, ...]:
+        """Return what stands in each column."""
+        return (
+            str(self.index),
+            self.name,
+            _yes(self.up),
+            _yes(self.multicast),
+            str(self.mtu),
+            " ".join(self.addresses) or "-",
+            " ".join(self.flags),
+        )
+
+
+@attrs.frozen
+class InterfaceChanged(InterfaceListed):
+    """An interface that came, changed or went."""
+
+    event: ClassVar[str] = "interface_change"
+    columns: ClassVar[tuple[Column, ...]] = (
+        Column("change", width=7),
+        Column("index", width=5, right=True),
+        Column("name", width=15),
+        Column("up", width=3, gives_way=1),
+        Column("multicast", width=9, gives_way=3),
+        Column("MTU", width=5, gives_way=2, right=True),
+        Column("addresses", width=18),
+        Column("flags", gives_way=4),
+    )
+    change: str
+
+    def cells(self) -> tuple[str, ...]:
+        """Return what stands in each column."""
+        return (self.change, *super().cells())
+
+
+def command(
+    *,
+    watch: bool = False,
+    seconds: Annotated[Seconds | None, Parameter(name="--for")] = None,
+    as_json: AsJSON = False,
+) -> int:
+    """List the network interfaces with their IPv4 addresses.
+
+    No privilege is needed. The exit status is 0; 130 after Ctrl-C, 5 if the kernel refused.
+
+    Args:
+        watch: Go on, and show each interface that comes, changes or goes.
+        seconds: With --watch: how long, as 30s or 5m. Default: until Ctrl-C.
+    """
+    output = choose_output(as_json=as_json)
+    if watch or seconds is not None:
+        return trio.run(_watch, output, seconds)
+    output.table([InterfaceListed(*_facts(interface)) for interface in interfaces()])
+    return Status.DONE
+
+
+async def _watch(output: Output, seconds: float | None) -> int:
+    async with until_stopped(seconds) as stop, watch_interfaces() as changes:
+        async for change in changes:
+            output.show(_changed(change))
+    return stop.status(Status.DONE)
+
+
+def _changed(change: InterfaceChange) -> InterfaceChanged:
+    return InterfaceChanged(*_facts(change.interface), change.kind.name.lower())
+
+
+def _facts(interface: Interface) -> tuple[int, str, bool, bool, int, tuple[str, ...], tuple[str, ...]]:
+    flags = tuple(flag.name or hex(flag) for flag in InterfaceFlags if flag in interface.flags)
+    addresses = tuple(map(str, interface.addresses))
+    return (
+        interface.index,
+        interface.name,
+        interface.is_up,
+        interface.is_multicast,
+        interface.mtu,
+        flags,
+        addresses,
+    )
+
+
+def _yes(so: bool) -> str:
+    return "yes" if so else "no"

@@ -7,10 +7,22 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Final
 
-from trio_ipv4._cli.events import Member
+import attrs
 
 # Not /proc/net, which is /proc/self/net: that shows the network namespace of the process's main thread.
 _TABLES: Final = Path("/proc/thread-self/net")
+
+
+@attrs.frozen
+class Member:
+    """An entry of the kernel's table: how many sockets want a group, on which interface, from which sources."""
+
+    group: str
+    interface: str
+    ifindex: int
+    sockets: int
+    mode: str
+    sources: tuple[str, ...]
 
 
 def read_memberships() -> tuple[Member, ...]:

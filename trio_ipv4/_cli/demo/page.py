@@ -1,31 +1,24 @@
-"""Events as text for people (`Page`), or as JSON, one object a line (`JSONLines`)."""
+"""The demo as a page: tables and sentences, for people to read from top to bottom."""
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
-import io
-import json
-import os
-import sys
 from typing import TYPE_CHECKING, Final
 
-import attrs
 from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from trio_ipv4._cli.events import Check, Memberships, Received, Sent, Start, Step, Verdict
+from trio_ipv4._cli.demo.events import Check, Memberships, Received, Sent, Start, Step, Verdict
+from trio_ipv4._cli.output import WIDEST, describe_sources, printable, write
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
     from rich.console import RenderableType
 
-    from trio_ipv4._cli.events import Event, InterfaceListed
+    from trio_ipv4._cli.demo.events import Event
 
-_WIDEST: Final = 88
-"""In columns: longer lines are hard to read."""
 _INDENT: Final = (0, 0, 0, 3)
 _SENT_COLUMNS: Final = {"#": 1, "from": 9, "to": 21, "TTL": 3, "TOS": 4, "receiver should": 15}
 _RECEIVED_COLUMNS: Final = {
@@ -40,34 +33,18 @@ _RECEIVED_COLUMNS: Final = {
 }
 
 
-class JSONLines:
-    """Write events as JSON, one object a line."""
-
-    def __call__(self, event: Event) -> None:
-        """Write an event."""
-        self._write(event)
-
-    def list_interfaces(self, interfaces: Iterable[InterfaceListed]) -> None:
-        """Write a line for each interface."""
-        for interface in interfaces:
-            self._write(interface)
-
-    def _write(self, event: Event | InterfaceListed) -> None:
-        _write(json.dumps({"event": event.event, **attrs.asdict(event)}) + "\n")
-
-
 class Page:
     """Write events as text: tables and sentences, coloured on a terminal."""
 
     def __init__(self) -> None:
         # Markup and highlighting would read things into names and numbers that nobody put there.
         self._console: Final = Console(markup=False, highlight=False, emoji=False)
-        self._console.width = min(self._console.width, _WIDEST)
+        self._console.width = min(self._console.width, WIDEST)
         self._names: dict[str, str] = {}
         self._interface = ""
         self._table: type | None = None
 
-    def __call__(self, event: Event) -> None:
+    def show(self, event: Event) -> None:
         """Write an event."""
         if self._table is not None and type(event) is not self._table:
             self._print("")  # The rows have come to their end.
@@ -90,20 +67,9 @@ class Page:
                 above = [""] if self._names else []  # Nothing is above it if the demo could not begin.
                 self._print(*above, Text(f"Verdict: {event.text}", "bold green" if event.ok else "bold red"))
 
-    def list_interfaces(self, interfaces: Sequence[InterfaceListed]) -> None:
-        """Write a table of interfaces."""
-        table = _table("index", "name", "up", "multicast", "MTU", "flags", "addresses")
-        for each in interfaces:
-            up, multicast = ("yes" if so else "no" for so in (each.up, each.multicast))
-            addresses = "\n".join(each.addresses)
-            table.add_row(
-                str(each.index), _printable(each.name), up, multicast, str(each.mtu), " ".join(each.flags), addresses
-            )
-        self._print(table)
-
     def _start(self, event: Start) -> None:
         self._names = {group.address: group.name for group in event.groups}
-        self._interface = _printable(event.interface)
+        self._interface = printable(event.interface)
         table = _table("group", "address", "its receiver wants to hear")
         for group in event.groups:
             table.add_row(group.name, group.address, describe_sources(group.mode, group.sources))
@@ -118,7 +84,7 @@ class Page:
             name = self._names.get(member.group, "")
             sources = describe_sources(member.mode, member.sources)
             table.add_row(
-                name, member.group, f"{_printable(member.interface)} ({member.ifindex})", str(member.sockets), sources
+                name, member.group, f"{printable(member.interface)} ({member.ifindex})", str(member.sockets), sources
             )
         self._print(Padding("The kernel's table:", _INDENT), Padding(table, _INDENT), "")
 
@@ -129,7 +95,7 @@ class Page:
         if not event.ok:
             for title, seen in ("expected: ", event.expected), ("seen: ", event.seen):
                 for fact in seen or ("nothing",):
-                    line.add_row("", Text.assemble((title, "bold"), _printable(fact)))
+                    line.add_row("", Text.assemble((title, "bold"), printable(fact)))
         self._print(Padding(line, _INDENT))
 
     def _row(self, columns: dict[str, int], cells: tuple[str, ...], *, header: bool) -> None:
@@ -143,20 +109,9 @@ class Page:
         with self._console.capture() as captured:
             self._console.print(*lines, sep="\n")
         # Nothing is gained by the spaces with which rich fills its lines, and they are a nuisance in a file.
-        _write("".join(f"{line.rstrip(' ')}\n" for line in captured.get().splitlines()))
-
-
-def describe_sources(mode: str, sources: Sequence[str]) -> str:
-    """Say which sources a filter lets through."""
-    if mode == "include":
-        return f"only {', '.join(sources)}" if sources else "nobody"
-    return f"all but {', '.join(sources)}" if sources else "everybody"
-
-
-def prepare_stdout() -> None:
-    """Let no name make printing fail: an interface may have octets that are no text."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")
+        # Whether anybody reads it, as in `| head`, changes nothing else.
+        with contextlib.suppress(BrokenPipeError):
+            write("".join(f"{line.rstrip(' ')}\n" for line in captured.get().splitlines()))
 
 
 def _sent_cells(sent: Sent) -> tuple[str, ...]:
@@ -180,7 +135,7 @@ def _received_cells(received: Received) -> tuple[str, ...]:
         "?" if received.timestamp_ns is None else _time_of_day(received.timestamp_ns),
         received.source,
         f"{known(received.destination)}:{received.port}",
-        f"{_printable(known(received.interface))} ({known(received.ifindex)})",
+        f"{printable(known(received.interface))} ({known(received.ifindex)})",
         known(received.ttl),
         "?" if received.tos is None else f"{received.tos:#04x}",
     )
@@ -194,18 +149,3 @@ def _time_of_day(timestamp_ns: int) -> str:
 
 def _table(*columns: str, header: bool = True) -> Table:
     return Table(*columns, box=None, show_header=header, header_style="bold cyan", padding=(0, 2, 0, 0), pad_edge=False)
-
-
-def _printable(text: str) -> str:
-    """Spell what is not printable: an interface's name may hold a terminal's control sequences."""
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
-
-
-def _write(text: str) -> None:
-    """Write to standard output at once. Whether anybody reads it, as in `| head`, changes nothing else."""
-    try:
-        sys.stdout.write(text)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # As Python's documentation advises (library/signal, "Note on SIGPIPE"); else the exit would fail to flush.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Final, final
 import trio
 
 from trio_ipv4 import ControlFlags, ControlMessage, SourceFilter, UnsupportedError, interfaces, open_udp
-from trio_ipv4._cli import texts
-from trio_ipv4._cli.events import Check, Group, Member, Memberships, Received, Sent, Start, Verdict
-from trio_ipv4._cli.kernel_tables import read_memberships
-from trio_ipv4._cli.show import describe_sources
+from trio_ipv4._cli.demo import texts
+from trio_ipv4._cli.demo.events import Check, Group, Memberships, Received, Sent, Start, Verdict
+from trio_ipv4._cli.kernel_tables import Member, read_memberships
+from trio_ipv4._cli.output import describe_sources
 
 if TYPE_CHECKING:
     from trio_ipv4 import Datagram, Interface, PacketConn
-    from trio_ipv4._cli.events import Event, Show
+    from trio_ipv4._cli.demo.events import Event, Show
 
 LIMIT: Final = 20
 """Seconds for everything: far more than the few milliseconds that it takes."""

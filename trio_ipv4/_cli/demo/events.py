@@ -1,7 +1,4 @@
-"""What the commands have to show, as values: `Page` makes text of them, `JSONLines` JSON, so both say the same.
-
-Their fields are what JSON knows, in tuples where there are several; JSON names them as they are named here.
-"""
+"""What the demo has to show, as records: `Page` makes a page of them, `JSONLines` JSON."""
 
 from __future__ import annotations
 
@@ -9,9 +6,13 @@ from typing import TYPE_CHECKING, ClassVar
 
 import attrs
 
+from trio_ipv4._cli.output import Record
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import TypeAlias
+
+    from trio_ipv4._cli.kernel_tables import Member
 
     Event: TypeAlias = "Start | Step | Memberships | Sent | Received | Check | Verdict"
     Show: TypeAlias = Callable[[Event], None]
@@ -29,7 +30,7 @@ class Group:
 
 
 @attrs.frozen
-class Start:
+class Start(Record):
     """The demo begins."""
 
     event: ClassVar[str] = "start"
@@ -41,7 +42,7 @@ class Start:
 
 
 @attrs.frozen
-class Step:
+class Step(Record):
     """What happens next, and why."""
 
     event: ClassVar[str] = "step"
@@ -51,19 +52,7 @@ class Step:
 
 
 @attrs.frozen
-class Member:
-    """An entry of the kernel's table: how many sockets want a group, on which interface, from which sources."""
-
-    group: str
-    interface: str
-    ifindex: int
-    sockets: int
-    mode: str
-    sources: tuple[str, ...]
-
-
-@attrs.frozen
-class Memberships:
+class Memberships(Record):
     """The kernel's table, or that part of it which is about the demo's groups."""
 
     event: ClassVar[str] = "memberships"
@@ -72,7 +61,7 @@ class Memberships:
 
 
 @attrs.frozen
-class Sent:
+class Sent(Record):
     """A datagram that was handed to the kernel."""
 
     event: ClassVar[str] = "sent"
@@ -87,7 +76,7 @@ class Sent:
 
 
 @attrs.frozen
-class Received:
+class Received(Record):
     """A datagram that arrived, with the kernel's facts; `None` is a fact that did not come."""
 
     event: ClassVar[str] = "received"
@@ -105,7 +94,7 @@ class Received:
 
 
 @attrs.frozen
-class Check:
+class Check(Record):
     """What should be so, and what was seen."""
 
     event: ClassVar[str] = "check"
@@ -116,7 +105,7 @@ class Check:
 
 
 @attrs.frozen
-class Verdict:
+class Verdict(Record):
     """The last event: whether the kernel confirmed every step."""
 
     event: ClassVar[str] = "verdict"
@@ -124,17 +113,3 @@ class Verdict:
     checks: int
     failed: int
     text: str
-
-
-@attrs.frozen
-class InterfaceListed:
-    """A network interface."""
-
-    event: ClassVar[str] = "interface"
-    index: int
-    name: str
-    up: bool
-    multicast: bool
-    mtu: int
-    flags: tuple[str, ...]
-    addresses: tuple[str, ...]

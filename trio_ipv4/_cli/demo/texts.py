@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from trio_ipv4._cli.events import Step
+from trio_ipv4._cli.demo.events import Step
 
 TITLE: Final = "trio-ipv4 {version}: multicast on {interface}, step by step"
 INTRODUCTION: Final = (

@@ -1,0 +1,150 @@
+"""What people write on the command line, and what it means: endpoints, durations, rates.
+
+Each reader takes the text and returns the value, or raises a `ValueError` that says what is right. `reads` makes a
+parameter of it.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from ipaddress import AddressValueError, IPv4Address
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias
+
+import attrs
+from cyclopts import Parameter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from cyclopts import Token
+
+_SECONDS: Final = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+_TIMES: Final = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
+_DSCP: Final = {
+    # IANA's registry "Differentiated Services Field Codepoints", by their names.
+    **{f"cs{number}": 8 * number for number in range(8)},  # RFC 2474
+    **{f"af{number}{drop}": 8 * number + 2 * drop for number in range(1, 5) for drop in range(1, 4)},  # RFC 2597
+    "ef": 46,  # RFC 3246
+    "va": 44,  # RFC 5865
+    "le": 1,  # RFC 8622
+}
+
+
+@attrs.frozen
+class GroupPort:
+    """A group, and a port; `None` for every port."""
+
+    group: IPv4Address
+    port: int | None = None
+
+    def __str__(self) -> str:
+        return str(self.group) if self.port is None else f"{self.group}:{self.port}"
+
+
+@attrs.frozen
+class Rate:
+    """How fast to send: so many datagrams, or so many bits of payload, in a second. One of them is `None`."""
+
+    datagrams: float | None = None
+    bits: float | None = None
+
+
+def reads(read: Callable[[str], Any], metavar: str) -> Parameter:
+    """Return a parameter whose text is read by a function; cyclopts calls it for each of several.
+
+    Args:
+        read: The function.
+        metavar: What the help calls the text.
+    """
+
+    def convert(_: type, tokens: Sequence[Token]) -> Any:
+        return read(tokens[0].value)
+
+    functools.update_wrapper(convert, read, assigned=("__name__", "__qualname__"))
+    return Parameter(converter=convert, n_tokens=1, metavar=metavar)
+
+
+def read_address(text: str) -> IPv4Address:
+    """Read an IPv4 address."""
+    try:
+        return IPv4Address(text)
+    except AddressValueError:
+        raise ValueError(f"must be an IPv4 address, as 198.18.0.1, got {text!r}") from None
+
+
+def read_group(text: str) -> IPv4Address:
+    """Read a multicast address."""
+    address = read_address(text)
+    if not address.is_multicast:
+        raise ValueError(f"must be a group, from 224.0.0.0 to 239.255.255.255, got {text!r}")
+    return address
+
+
+def read_group_port(text: str) -> GroupPort:
+    """Read a group, with a port or without: 239.1.2.3:5000."""
+    address, colon, port = text.partition(":")
+    if not colon:
+        return GroupPort(read_group(address))
+    if not port.isascii() or not port.isdecimal() or not 1 <= int(port) <= 65535:
+        raise ValueError(f"must be GROUP:PORT with a port from 1 to 65535, as 239.1.2.3:5000, got {text!r}")
+    return GroupPort(read_group(address), int(port))
+
+
+def read_group_with_port(text: str) -> GroupPort:
+    """Read a group with its port: 239.1.2.3:5000."""
+    read = read_group_port(text)
+    if read.port is None:
+        raise ValueError(f"must be GROUP:PORT, as {text}:5000, got {text!r}")
+    return read
+
+
+def read_duration(text: str) -> float:
+    """Read a duration: 3s, 500ms, 2m, 1h, or a bare number of seconds."""
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+) ?([a-z]*)", text)
+    seconds = float(match[1]) * _SECONDS.get(match[2] or "s", 0) if match else 0.0
+    if seconds <= 0:
+        raise ValueError(f"must be a duration of more than 0, as 3s, 500ms, 2m or 1h, got {text!r}")
+    return seconds
+
+
+def read_rate(text: str) -> Rate:
+    """Read a rate: 100/s, 10kpps, 5Mbit/s, or a bare number of datagrams in a second."""
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+) ?([kmg]?)(/s|pps|bps|bit/s|)", text, re.IGNORECASE)
+    if match is None or (number := float(match[1]) * _TIMES[match[2].lower()]) <= 0:
+        raise ValueError(f"must be a rate of more than 0, as 100/s, 10kpps or 5Mbit/s, got {text!r}")
+    return Rate(bits=number) if match[3].lower() in {"bps", "bit/s"} else Rate(datagrams=number)
+
+
+def read_tos(text: str) -> int:
+    """Read a TOS octet: 184, 0xb8, or the name of a DSCP, as EF or AF41."""
+    name = text.lower()
+    if name in _DSCP:
+        return _DSCP[name] << 2  # RFC 2474 section 3: the six upper bits of the octet.
+    if not re.fullmatch(r"0x[0-9a-f]{1,2}|[0-9]{1,3}", name) or not 0 <= (number := int(name, 0)) <= 255:
+        raise ValueError(f"must be a TOS octet from 0 to 255, as 0xb8, or a DSCP's name, as EF or AF41, got {text!r}")
+    return number
+
+
+def within(least: int, most: int) -> Callable[[str], int]:
+    """Return a reader of whole numbers that have bounds."""
+
+    def read(text: str) -> int:
+        if not re.fullmatch(r"[0-9]{1,20}", text) or not least <= int(text) <= most:
+            raise ValueError(f"must be a whole number from {least} to {most}, got {text!r}")
+        return int(text)
+
+    return read
+
+
+Seconds: TypeAlias = Annotated[float, reads(read_duration, "DURATION")]
+Address: TypeAlias = Annotated[IPv4Address, reads(read_address, "ADDRESS")]
+Group: TypeAlias = Annotated[IPv4Address, reads(read_group, "GROUP")]
+AnyGroupPort: TypeAlias = Annotated[GroupPort, reads(read_group_port, "GROUP[:PORT]")]
+OneGroupPort: TypeAlias = Annotated[GroupPort, reads(read_group_with_port, "GROUP:PORT")]
+SendingRate: TypeAlias = Annotated[Rate, reads(read_rate, "RATE")]
+TOS: TypeAlias = Annotated[int, reads(read_tos, "TOS")]
+TTL: TypeAlias = Annotated[int, reads(within(1, 255), "TTL")]
+Count: TypeAlias = Annotated[int, reads(within(1, 10**18), "N")]
+Port: TypeAlias = Annotated[int, reads(within(1, 65535), "PORT")]
+AsJSON: TypeAlias = Annotated[bool, Parameter(name="--json", help="Print JSON, one object a line.")]

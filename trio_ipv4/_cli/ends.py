@@ -1,0 +1,81 @@
+"""How a command ends: by itself, after a time, by Ctrl-C or SIGTERM; and with which exit status.
+
+A command that runs for long does its work in an `until_stopped` block, and shows its summary behind it. Whatever ended
+the block, the memberships in it were left by then.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import signal
+from typing import TYPE_CHECKING, Final, final
+
+import trio
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+
+class Status(enum.IntEnum):
+    """Exit statuses. They are stable: scripts rely on them."""
+
+    DONE = 0
+    """It was done, and what was expected came."""
+    NEGATIVE = 1
+    """It was done, and what was expected did not come."""
+    USAGE = 2
+    """The command line can't be understood."""
+    NOTHING = 3
+    """Nothing came at all, where a part would be `NEGATIVE`."""
+    MULTICAST_ONLY = 4
+    """Multicast came, and unicast did not."""
+    FAILED = 5
+    """It could not be done: the kernel refused, or something is missing. Standard error says what."""
+    INTERRUPTED = 130
+    """Ctrl-C: 128 + SIGINT, as shells have it."""
+    NOBODY_READS = 141
+    """Standard output was closed, as by `| head`: 128 + SIGPIPE."""
+
+
+@final
+class Stop:
+    """What ends an `until_stopped` block."""
+
+    def __init__(self, scope: trio.CancelScope) -> None:
+        self._scope: Final = scope
+        self._signal: int | None = None
+
+    def now(self) -> None:
+        """End the block."""
+        self._scope.cancel()
+
+    def by_signal(self, number: int) -> None:
+        """End the block because of a signal."""
+        self._signal = number
+        self.now()
+
+    def status(self, status: int) -> int:
+        """Return the exit status: this one, unless a signal ended the block."""
+        return status if self._signal is None else 128 + self._signal
+
+
+@contextlib.asynccontextmanager
+async def until_stopped(seconds: float | None = None) -> AsyncIterator[Stop]:
+    """Run the block until its end, until `stop.now()`, Ctrl-C or SIGTERM, or for so many seconds, if they are given.
+
+    All but the first cancel what is in the block; the statements behind it run.
+    """
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async with trio.open_nursery() as nursery:
+            stop = Stop(nursery.cancel_scope)
+
+            async def listen() -> None:
+                async for number in signals:
+                    stop.by_signal(number)
+
+            nursery.start_soon(listen)
+            if seconds is not None:
+                nursery.cancel_scope.deadline = trio.current_time() + seconds
+            yield stop
+            nursery.cancel_scope.cancel()

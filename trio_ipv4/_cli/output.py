@@ -1,0 +1,293 @@
+"""One protocol for all that the commands have to show.
+
+A command makes records: immutable values, each of a kind that has a name. It hands them to an `Output` as they come.
+`JSONLines` writes each as an object on a line of its own. `Text` writes them for people. So both say the same, and a
+command never asks which of the two it has.
+
+A record is a sentence or a row. Rows of one kind stand under common headings. In a terminal that is too narrow for all
+columns, those with the highest `gives_way` are left out. In a pipe there is no width, no colour, and one line for each
+record. Remarks are sentences that explain: as text they go to standard error, so that a pipe gets the facts alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import io
+import json
+import os
+import sys
+from ipaddress import IPv4Address, IPv4Interface
+from typing import IO, TYPE_CHECKING, Any, ClassVar, Final, Protocol, cast
+
+import attrs
+from rich.cells import cell_len
+from rich.console import Console, Group
+from rich.live import Live
+from rich.text import Text as Styled
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from contextlib import AbstractContextManager
+    from typing import TypeAlias
+
+    Redraw: TypeAlias = "Callable[[Sequence[Row]], None]"
+
+WIDEST: Final = 88
+"""In columns: longer lines of prose are hard to read."""
+_GAP: Final = "  "
+
+
+@attrs.frozen
+class Record:
+    """What a command has to show. Its fields are the keys of the JSON object, beside "event", its kind's name."""
+
+    event: ClassVar[str]
+
+
+@attrs.frozen
+class Sentence(Record):
+    """A record that is told in words."""
+
+    def text(self) -> str:
+        """Return the words, as one line."""
+        raise NotImplementedError
+
+    def style(self) -> str:
+        """Return how a terminal shows them, in rich's terms."""
+        return ""
+
+
+@attrs.frozen
+class Remark(Sentence):
+    """Words that explain what is going on. As text they go to standard error."""
+
+
+@attrs.frozen
+class Column:
+    """A column of rows.
+
+    Args:
+        title: Its heading.
+        width: The least width, for rows that come one by one.
+        gives_way: In a narrow terminal the columns with the highest number are left out first. 0: never.
+        right: Whether its cells stand to the right, as numbers do.
+    """
+
+    title: str
+    width: int = attrs.field(default=0, kw_only=True)
+    gives_way: int = attrs.field(default=0, kw_only=True)
+    right: bool = attrs.field(default=False, kw_only=True)
+
+
+@attrs.frozen
+class Row(Record):
+    """A record that stands in a table."""
+
+    columns: ClassVar[tuple[Column, ...]]
+
+    def cells(self) -> tuple[str, ...]:
+        """Return what stands in each column."""
+        raise NotImplementedError
+
+    def style(self) -> str:
+        """Return how a terminal shows the row, in rich's terms."""
+        return ""
+
+
+class Output(Protocol):
+    """Where a command shows its records."""
+
+    def show(self, record: Record) -> None:
+        """Show a record at once."""
+
+    def table(self, rows: Sequence[Row]) -> None:
+        """Show rows of one kind that belong together."""
+
+    def live(self) -> AbstractContextManager[Redraw]:
+        """Return a block in which rows of one kind are shown anew, each time as a whole."""
+
+
+class JSONLines:
+    """Write records as JSON, one object a line."""
+
+    def show(self, record: Record) -> None:
+        """Write a line."""
+        write(json.dumps({"event": record.event, **attrs.asdict(record, value_serializer=_to_json)}) + "\n")
+
+    def table(self, rows: Sequence[Row]) -> None:
+        """Write a line for each row."""
+        for row in rows:
+            self.show(row)
+
+    @contextlib.contextmanager
+    def live(self) -> Iterator[Redraw]:
+        """Write a line for each row, each time."""
+        yield self.table
+
+
+class Text:
+    """Write records for people: on a terminal, or one line for each in a pipe.
+
+    Args:
+        to_stderr: Leave standard output to the command, and write to standard error.
+    """
+
+    def __init__(self, *, to_stderr: bool = False) -> None:
+        # Markup and highlighting would read things into names and numbers that nobody put there.
+        plain: dict[str, Any] = {"markup": False, "highlight": False, "emoji": False}
+        self._console: Final = (
+            Console(stderr=True, **plain) if to_stderr else Console(file=cast("IO[str]", _Stdout()), **plain)
+        )
+        self._remarks: Final = Console(stderr=True, **plain)
+        self._width: Final = self._console.width if self._console.is_terminal else None
+        self._kind: type[Record] | None = None
+        self._live: Live | None = None
+
+    def show(self, record: Record) -> None:
+        """Write a line. The first of several rows of a kind has headings above it."""
+        if isinstance(record, Remark):
+            self._remark(record)
+            return
+        if isinstance(record, Row):
+            self._print(lay_out([record], self._width, headings=type(record) is not self._kind, streamed=True))
+        elif isinstance(record, Sentence):
+            self._print([Styled(printable(record.text()), record.style())])
+        self._kind = type(record)
+
+    def table(self, rows: Sequence[Row]) -> None:
+        """Write rows under their headings."""
+        self._print(lay_out(rows, self._width))
+        self._kind = None
+
+    @contextlib.contextmanager
+    def live(self) -> Iterator[Redraw]:
+        """Draw the rows over those of the last time. In a pipe, write them below."""
+        if self._width is None:
+            yield self.table
+            return
+        with Live(console=self._console, auto_refresh=False) as live:
+            self._live = live
+            try:
+                yield lambda rows: live.update(Group(*lay_out(rows, self._width)), refresh=True)
+            finally:
+                self._live = None
+
+    def _remark(self, remark: Remark) -> None:
+        # Where both are one terminal, a line between those that are drawn anew has to go through the same console.
+        console = self._console if self._live is not None and self._remarks.is_terminal else self._remarks
+        words = Styled(printable(remark.text()), remark.style())
+        if console.is_terminal:
+            console.print(words, width=min(console.width, WIDEST))
+        else:
+            console.print(words, soft_wrap=True)
+
+    def _print(self, lines: Sequence[Styled]) -> None:
+        for line in lines:
+            self._console.print(line, soft_wrap=True)
+
+
+def lay_out(rows: Sequence[Row], width: int | None, *, headings: bool = True, streamed: bool = False) -> list[Styled]:
+    """Return rows of one kind as lines, with as many of their columns as the width has room for.
+
+    Args:
+        rows: The rows.
+        width: How many columns of characters there are; `None`: as many as it takes.
+        headings: Whether a line of headings comes first.
+        streamed: Whether the rows come one by one, so that the least widths keep them in line.
+    """
+    if not rows:
+        return []
+    columns = rows[0].columns
+    table = [tuple(map(printable, row.cells())) for row in rows]
+    widths = [
+        max([column.width if streamed else 0, cell_len(column.title), *(cell_len(cells[place]) for cells in table)])
+        for place, column in enumerate(columns)
+    ]
+    kept = _choose(columns, widths, width)
+
+    def line(cells: Sequence[str], style: str) -> Styled:
+        padded = (_pad(cells[place], widths[place], right=columns[place].right) for place in kept)
+        return Styled(_GAP.join(padded).rstrip(), style)
+
+    above = [line([column.title for column in columns], "bold cyan")] if headings else []
+    return above + [line(cells, row.style()) for cells, row in zip(table, rows, strict=True)]
+
+
+def _choose(columns: Sequence[Column], widths: Sequence[int], width: int | None) -> list[int]:
+    """Return the places of the columns that fit."""
+    kept = list(range(len(columns)))
+    while width is not None and sum(widths[place] for place in kept) + len(_GAP) * (len(kept) - 1) > width:
+        leaving = max(kept, key=lambda place: columns[place].gives_way)
+        if columns[leaving].gives_way == 0:
+            break
+        kept.remove(leaving)
+    return kept
+
+
+def _pad(text: str, width: int, *, right: bool) -> str:
+    spaces = " " * (width - cell_len(text))
+    return spaces + text if right else text + spaces
+
+
+def printable(text: str) -> str:
+    """Spell what is not printable: an interface's name may hold a terminal's control sequences."""
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+
+
+def describe_sources(mode: str, sources: Sequence[str]) -> str:
+    """Say which sources a filter lets through."""
+    if mode == "include":
+        return f"only {', '.join(sources)}" if sources else "nobody"
+    return f"all but {', '.join(sources)}" if sources else "everybody"
+
+
+def choose_output(*, as_json: bool) -> Output:
+    """Return the output that the command line asks for."""
+    return JSONLines() if as_json else Text()
+
+
+def prepare_stdout() -> None:
+    """Let no name make printing fail: an interface may have octets that are no text."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def write(text: str) -> None:
+    """Write to standard output at once.
+
+    Raises:
+        BrokenPipeError: Nobody reads any more, as in `| head`. What is written from now on goes nowhere.
+    """
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # As Python's documentation advises (library/signal, "Note on SIGPIPE"); else the exit would fail to flush.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise
+
+
+class _Stdout(io.TextIOBase):
+    """Standard output for rich, which asks whether it is a terminal, and how it is encoded."""
+
+    encoding = "utf-8"
+
+    def write(self, text: str, /) -> int:
+        write(text)
+        return len(text)
+
+    def isatty(self) -> bool:
+        return sys.stdout.isatty()
+
+    def fileno(self) -> int:
+        return sys.stdout.fileno()
+
+
+def _to_json(_: object, __: object, value: object) -> object:
+    if isinstance(value, IPv4Address | IPv4Interface):
+        return str(value)
+    if isinstance(value, enum.Enum):
+        return value.name.lower()
+    return value.hex() if isinstance(value, bytes) else value

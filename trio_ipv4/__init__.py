@@ -33,6 +33,7 @@ from trio_ipv4._errors import RefusedInterfaceWarning as RefusedInterfaceWarning
 from trio_ipv4._errors import SourceSpecificRangeWarning as SourceSpecificRangeWarning
 from trio_ipv4._errors import UnsupportedError as UnsupportedError
 from trio_ipv4._follow import follow_group as follow_group
+from trio_ipv4._kernel.input_route import input_route as input_route
 from trio_ipv4._kernel.netlink import interface_by_index as interface_by_index
 from trio_ipv4._kernel.netlink import interface_by_name as interface_by_name
 from trio_ipv4._kernel.netlink import interfaces as interfaces
@@ -86,6 +87,7 @@ from trio_ipv4._values.igmp import parse_igmp as parse_igmp
 from trio_ipv4._values.igmp_query import IGMPQuery as IGMPQuery
 from trio_ipv4._values.igmp_record import GroupRecord as GroupRecord
 from trio_ipv4._values.igmp_record import GroupRecordType as GroupRecordType
+from trio_ipv4._values.input_route import InputRoute as InputRoute
 from trio_ipv4._values.interface import Interface as Interface
 from trio_ipv4._values.interface import InterfaceChange as InterfaceChange
 from trio_ipv4._values.interface import InterfaceChangeKind as InterfaceChangeKind
@@ -138,6 +140,7 @@ __all__ = [
     "IGMPv1Report",
     "IGMPv2Report",
     "IGMPv3Report",
+    "InputRoute",
     "Interface",
     "InterfaceChange",
     "InterfaceChangeKind",
@@ -171,6 +174,7 @@ __all__ = [
     "UnreachableCode",
     "UnsupportedError",
     "follow_group",
+    "input_route",
     "interface_by_index",
     "interface_by_name",
     "interfaces",

@@ -25,7 +25,9 @@ from trio_ipv4._codec.rtnetlink import (
     Overrun,
     RemovedAddress,
     RemovedLink,
+    Route,
     address_dump_request,
+    input_route_request,
     link_dump_request,
     parse_messages,
 )
@@ -149,12 +151,12 @@ def test_a_bridges_word_on_its_ports_is_not_about_links() -> None:
         W.address(local=None),
         W.link(name=None),
         W.link(mtu=None),
-        W.message(24, bytes(12)),
+        W.message(32, bytes(12)),
         W.message(1),
         W.message(2, bytes(20)),
         b"",
     ],
-    ids=["IPv6", "AF_UNIX", "no address", "no name", "no MTU", "route", "NOOP", "acknowledgement", "nothing"],
+    ids=["IPv6", "AF_UNIX", "no address", "no name", "no MTU", "rule", "NOOP", "acknowledgement", "nothing"],
 )
 def test_what_an_interface_does_not_hold_is_passed_over(data: bytes) -> None:
     assert parse_messages(data) == ()
@@ -233,6 +235,30 @@ def test_settings_say_that_a_link_has_ipv4(order: ByteOrder) -> None:
     # "all", "default", IPv6, and a message about no link at all.
     assert parse_messages(settings(-1) + settings(-2) + settings(7, family=10), order) == ()
     assert parse_messages(w.message(80, w.pack("Bxxx", 2)), order) == ()
+
+
+@pytest.mark.parametrize("order", BYTE_ORDERS)
+def test_a_route_says_whether_this_host_takes_the_packet(order: ByteOrder) -> None:
+    w = Writer(order)
+
+    def route(flags: int) -> bytes:
+        fixed = w.pack("BBBBBBBBI", 2, 32, 32, 0, 0, 0, 0, 5, flags)
+        return w.message(24, fixed + w.attribute(1, bytes((239, 1, 2, 3))))
+
+    assert parse_messages(route(0x8000_0000) + route(0x2000_0000), order) == (Route(0, True), Route(0, False))
+
+
+@pytest.mark.parametrize("order", BYTE_ORDERS)
+def test_a_question_for_an_input_route_names_the_packet_and_where_it_comes_in(order: ByteOrder) -> None:
+    w = Writer(order)
+    source, group = IPv4Address("198.18.0.1"), IPv4Address("239.1.2.3")
+    # struct rtmsg, then RTA_DST, RTA_SRC, RTA_IIF and RTA_IP_PROTO (linux/rtnetlink.h).
+    body = (
+        w.pack("BBBBBBBBI", 2, 32, 32, 0, 0, 0, 0, 0, 0) + w.attribute(1, group.packed) + w.attribute(2, source.packed)
+    )
+    body += w.attribute(3, w.pack("I", 7)) + w.attribute(27, b"\x11")
+    request = input_route_request(9, 7, source, group, order)
+    assert request == w.pack("IHHII", 16 + len(body), 26, 1, 9, 0) + body
 
 
 def test_the_last_of_equal_attributes_counts() -> None:

@@ -27,6 +27,7 @@ from trio_ipv4 import (
     RawInstruction,
     SourceFilter,
     Timestamping,
+    input_route,
     interface_by_index,
     interface_by_name,
     open_ip,
@@ -603,3 +604,9 @@ async def _path_that_is_a_black_hole(conn: PacketConn) -> Attempt:
 async def _no_interface(conn: PacketConn) -> Attempt:
     await finish_refused(lambda: interface_by_index(NOWHERE), errno.ENODEV)
     return lambda: interface_by_name("en7")
+
+
+@row("ENODEV", "input_route")
+async def _no_interface_for_input(conn: PacketConn) -> Attempt:
+    await finish_refused(lambda: input_route(NOWHERE, "198.18.0.99", GROUP), errno.ENODEV)
+    return lambda: input_route("en7", "198.18.0.99", GROUP)

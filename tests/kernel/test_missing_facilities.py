@@ -130,7 +130,12 @@ def test_what_needs_rtnetlink_says_that_it_is_refused_and_what_works(refusal: sa
         except OSError as error:
             print(type(error).__name__, error.errno, error.strerror)
     before = len(os.listdir("/proc/self/fd"))
-    for call, argument in ((interfaces, ()), (interface_by_name, ("lo",)), (interface_by_index, (1,))):
+    for call, argument in (
+        (interfaces, ()),
+        (interface_by_name, ("lo",)),
+        (interface_by_index, (1,)),
+        (input_route, ("lo", "127.0.0.1", GROUP)),
+    ):
         tell(call, *argument)
     await attempt(watch)
     async with open_udp(port=5000) as conn:
@@ -139,7 +144,7 @@ def test_what_needs_rtnetlink_says_that_it_is_refused_and_what_works(refusal: sa
     print(len(os.listdir("/proc/self/fd")) - before)
     """
     *refused, leaked = run(script, refusal)
-    assert len(refused) == 6
+    assert len(refused) == 7
     kind = type(OSError(refusal.errno, "")).__name__
     for line in refused:
         assert line.startswith(f"{kind} {refusal.errno} can't ")

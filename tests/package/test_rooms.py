@@ -15,7 +15,7 @@ PACKAGE = Path(trio_ipv4.__file__).parent
 TOUCHES_THE_SYSTEM = {"_socket", "ctypes", "fcntl", "mmap", "os", "select", "socket"}
 EXEMPT = {
     "testing": "it makes network namespaces",
-    "_cli/output.py": "standard output, once nobody reads it",
+    "_cli": "a program like any other, which has terminals, processes and files besides",
 }
 
 
@@ -35,7 +35,7 @@ def rooms() -> list[Path]:
 
 
 def test_only_the_kernels_room_touches_the_system() -> None:
-    outside = [path for path in rooms() if path.parts[0] not in {"_kernel", *EXEMPT} and str(path) not in EXEMPT]
+    outside = [path for path in rooms() if path.parts[0] not in {"_kernel", *EXEMPT}]
     assert len(outside) > 40
     assert {str(path): found for path in outside if (found := imports(PACKAGE / path) & TOUCHES_THE_SYSTEM)} == {}
 

@@ -15,6 +15,7 @@ from trio_ipv4._codec.rtnetlink import (
     Overrun,
     RemovedAddress,
     RemovedLink,
+    Route,
 )
 from trio_ipv4._values.interface import Interface, InterfaceChange, InterfaceChangeKind
 
@@ -86,7 +87,7 @@ class InterfaceTable:
                 self._learn_address(message)
             case RemovedAddress():
                 self._addresses.get(message.index, {}).pop((message.address, message.peer), None)
-            case NewSettings() | Done() | Failure() | Interrupted() | Overrun():
+            case NewSettings() | Route() | Done() | Failure() | Interrupted() | Overrun():
                 return None
             case _:
                 assert_never(message)

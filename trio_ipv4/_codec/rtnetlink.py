@@ -32,6 +32,8 @@ _ADDRESS: Final = "BBBBI"
 """`struct ifaddrmsg` (linux/if_addr.h): family, prefix length, flags, scope, index."""
 _SETTINGS: Final = "B"
 """`struct netconfmsg` (linux/netconf.h): family."""
+_ROUTE: Final = "BBBBBBBBI"
+"""`struct rtmsg` (linux/rtnetlink.h): family, prefix lengths, TOS, table, protocol, scope, type, flags."""
 _ATTRIBUTE: Final = "HH"
 """`struct nlattr` (linux/netlink.h): length, type."""
 _ATTRIBUTE_LEN: Final = 4
@@ -52,7 +54,15 @@ _RTM_GETLINK: Final = 18
 _RTM_NEWADDR: Final = 20
 _RTM_DELADDR: Final = 21
 _RTM_GETADDR: Final = 22
+RTM_NEWROUTE: Final = 24
+RTM_GETROUTE: Final = 26
 RTM_NEWNETCONF: Final = 80
+RTA_DST: Final = 1
+RTA_SRC: Final = 2
+RTA_IIF: Final = 3
+RTA_IP_PROTO: Final = 27
+
+RTCF_LOCAL: Final = 0x8000_0000  # linux/in_route.h
 
 # linux/netconf.h
 _NETCONFA_IFINDEX: Final = 1
@@ -79,6 +89,7 @@ _IFA_F_SECONDARY: Final = 0x01
 # linux/socket.h
 _AF_UNSPEC: Final = 0
 _AF_INET: Final = 2
+_IPPROTO_UDP: Final = 17  # linux/in.h
 
 
 @final
@@ -146,6 +157,15 @@ class NewSettings:
 
 @final
 @attrs.frozen
+class Route:
+    """The route that was asked for (RTM_NEWROUTE). `is_local`: this host itself takes the packet (RTCF_LOCAL)."""
+
+    sequence: int
+    is_local: bool
+
+
+@final
+@attrs.frozen
 class Done:
     """The dump with this sequence number is complete."""
 
@@ -178,7 +198,7 @@ class Overrun:
 
 
 Message: TypeAlias = (
-    "NewLink | RemovedLink | NewAddress | RemovedAddress | NewSettings | Done | Failure | Interrupted | Overrun"
+    "NewLink | RemovedLink | NewAddress | RemovedAddress | NewSettings | Route | Done | Failure | Interrupted | Overrun"
 )
 
 
@@ -195,11 +215,32 @@ def address_dump_request(sequence: int, byte_order: ByteOrder = sys.byteorder) -
     return _dump_request(_RTM_GETADDR, body, sequence, byte_order)
 
 
+def input_route_request(
+    sequence: int,
+    index: int,
+    source: ipaddress.IPv4Address,
+    destination: ipaddress.IPv4Address,
+    byte_order: ByteOrder = sys.byteorder,
+) -> bytes:
+    """Write a question how a UDP datagram that comes in on an interface is routed (RTM_GETROUTE with RTA_IIF)."""
+    body = _struct(_ROUTE, byte_order).pack(_AF_INET, 32, 32, 0, 0, 0, 0, 0, 0)
+    for kind, value in (
+        (RTA_DST, destination.packed),
+        (RTA_SRC, source.packed),
+        (RTA_IIF, index.to_bytes(4, byte_order)),
+        (RTA_IP_PROTO, bytes([_IPPROTO_UDP])),
+    ):
+        head = _struct(_ATTRIBUTE, byte_order).pack(_ATTRIBUTE_LEN + len(value), kind)
+        body += head + value.ljust(_aligned(len(value)), b"\0")
+    header = _struct(_HEADER, byte_order).pack(_HEADER_LEN + len(body), RTM_GETROUTE, _NLM_F_REQUEST, sequence, 0)
+    return header + body
+
+
 def parse_messages(data: bytes, byte_order: ByteOrder = sys.byteorder) -> tuple[Message, ...]:
     """Read the messages of one datagram of a netlink socket, in order.
 
-    `Interrupted` comes before the message that carries its flag. What is about neither links nor IPv4 addresses is
-    left out.
+    `Interrupted` comes before the message that carries its flag. What is about neither links, IPv4 addresses nor
+    routes is left out.
 
     Raises:
         ParseError: A message or an attribute is shorter than its header, or longer than what holds it; or a field has a
@@ -340,6 +381,11 @@ def _read_settings(body: _Body) -> Message | None:
     return NewSettings(body.sequence, index) if family == _AF_INET and 1 <= index <= MAX_IFINDEX else None
 
 
+def _read_route(body: _Body) -> Message:
+    *_, flags = body.fields(_ROUTE)
+    return Route(body.sequence, bool(flags & RTCF_LOCAL))
+
+
 def _read_outcome(body: _Body) -> Message | None:
     (code,) = body.fields("i")
     if code < 0:  # "Negative errno or 0 for acknowledgements" (netlink(7)).
@@ -364,6 +410,7 @@ _READERS: Final[Mapping[int, Callable[[_Body], Message | None]]] = {
     _RTM_NEWADDR: _read_address,
     _RTM_DELADDR: _read_address,
     RTM_NEWNETCONF: _read_settings,
+    RTM_NEWROUTE: _read_route,
 }
 
 

@@ -30,7 +30,7 @@ _ARP_QUEUE: Final = 212992
 """How much memory may wait for an answer (net.ipv4.neigh.default.unres_qlen_bytes)."""
 
 
-class _Fate(NamedTuple):
+class Fate(NamedTuple):
     """What becomes of a packet that came in."""
 
     is_local: bool = False
@@ -52,7 +52,7 @@ class Input:
 
     def __init__(self, machine: Machine) -> None:
         self._machine: Final = machine
-        self._fates: Final[dict[tuple[object, ...], _Fate]] = {}
+        self._fates: Final[dict[tuple[object, ...], Fate]] = {}
         self._deliveries: Final[dict[tuple[object, ...], _Delivery]] = {}
         self._errors: Final = icmp.ErrorRate(machine.clock)
         self._ways_in: Final[dict[tuple[bytes, bytes], Device]] = {}
@@ -75,21 +75,24 @@ class Input:
         if fate.is_forwarded:
             (self._forward_group if fate.is_shared else self._forward)(device, packet)
 
-    def _judge(self, device: Device, packet: Packet) -> _Fate:
-        """Decide what becomes of a packet that came in (`ip_route_input_slow`)."""
+    def _judge(self, device: Device, packet: Packet) -> Fate:
+        """Decide what becomes of a packet that came in (`ip_rcv_finish_core`)."""
+        return self.route(device, packet) if device.is_alive and device.is_up else Fate()
+
+    def route(self, device: Device, packet: Packet) -> Fate:
+        """Decide what becomes of a packet, should it come in (`ip_route_input_rcu`)."""
         source, destination = packet.src, packet.dst
-        is_usable = device.is_alive and device.is_up and device.has_ipv4
-        is_martian = destination[0] in (0, 127) or not self._is_valid_source(device, packet)
-        if not is_usable or is_martian:
-            return _Fate()
+        is_martian = destination == ANY or destination[0] == 127 or not self._is_valid_source(device, packet)
+        if not device.has_ipv4 or is_martian:
+            return Fate()
         if is_group(destination):
             hears = device.hears(destination, source) or (packet.protocol == IGMP and destination in device.groups)
-            return _Fate(is_local=hears, is_forwarded=self._machine.is_router, is_shared=True)
+            return Fate(is_local=hears, is_forwarded=self._machine.is_router, is_shared=True)
         if self._machine.is_shared(destination):
-            return _Fate(is_local=True, is_shared=True)
+            return Fate(is_local=True, is_shared=True)
         if self._machine.owner(destination) is not None:
-            return _Fate(is_local=True)
-        return _Fate(is_forwarded=self._machine.sysctls["net.ipv4.ip_forward"] != "0")
+            return Fate(is_local=True)
+        return Fate(is_forwarded=self._machine.sysctls["net.ipv4.ip_forward"] != "0")
 
     def deliver(self, device: Device, packet: Packet, *, is_shared: bool) -> None:
         """Hand a packet to the sockets that it is for (`ip_local_deliver`).
@@ -148,9 +151,9 @@ class Input:
         source, destination = packet.src, packet.dst
         if is_group(source) or source == LIMITED_BROADCAST or source[0] == 127:
             return False
-        if source[0] == 0:
+        if source == ANY:
             may_lack_source = is_link_scoped(destination) or (is_group(destination) and packet.protocol == IGMP)
-            return source == ANY and (may_lack_source or destination == LIMITED_BROADCAST)
+            return may_lack_source or destination == LIMITED_BROADCAST
         if self._machine.owner(source) is not None:
             return False  # A packet from elsewhere with one of this host's own addresses.
         mode = self._reverse_path_filter(device)

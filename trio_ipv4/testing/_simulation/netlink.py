@@ -8,11 +8,23 @@ import struct
 from typing import TYPE_CHECKING, Any, Final, NoReturn, final
 
 from trio_ipv4._abi import structs
-from trio_ipv4._codec.rtnetlink import RTM_DELLINK, RTM_NEWLINK, RTM_NEWNETCONF
+from trio_ipv4._codec.rtnetlink import (
+    RTA_DST,
+    RTA_IIF,
+    RTA_IP_PROTO,
+    RTA_SRC,
+    RTCF_LOCAL,
+    RTM_DELLINK,
+    RTM_GETROUTE,
+    RTM_NEWLINK,
+    RTM_NEWNETCONF,
+    RTM_NEWROUTE,
+)
 from trio_ipv4._kernel.calls import MSG_PEEK, MSG_TRUNC
 from trio_ipv4._kernel.netlink import RTMGRP_IPV4_IFADDR, RTMGRP_IPV4_NETCONF, RTMGRP_LINK
 from trio_ipv4.testing._simulation import bpf
 from trio_ipv4.testing._simulation.linux import LINUX
+from trio_ipv4.testing._simulation.packets import Packet, is_group
 from trio_ipv4.testing._simulation.refuse import not_simulated, refuse
 from trio_ipv4.testing._simulation.sockets import BaseSocket
 
@@ -28,8 +40,11 @@ _RTM_GETLINK: Final = 18
 _RTM_NEWADDR: Final = 20
 _RTM_DELADDR: Final = 21
 _RTM_GETADDR: Final = 22
+_NLMSG_ERROR: Final = 2
 _NLMSG_DONE: Final = 3
 _NLM_F_MULTI: Final = 2
+_ROUTE_AT: Final = 28
+"""Where the attributes of a request about routes begin: behind `struct nlmsghdr` and `struct rtmsg`."""
 _GROUPS: Final = {
     RTM_NEWLINK: RTMGRP_LINK,
     RTM_DELLINK: RTMGRP_LINK,
@@ -145,13 +160,31 @@ class NetlinkSocket(BaseSocket):
             self._is_congested = False
 
     def sendto(self, data: bytes, _address: Any, /) -> int:
-        """Answer a request for all links, or for all addresses."""
+        """Answer a request for all links, for all addresses, or for an input route."""
         self.require_open()
         kind, sequence = struct.unpack_from("<4xH2xI", data)
+        if kind == RTM_GETROUTE:
+            self._put(self._input_route(data, sequence))
+            return len(data)
         for message in self._answer(kind, sequence):
             self._put(message)
         self._put(_message(_NLMSG_DONE, bytes(4), sequence))
         return len(data)
+
+    def _input_route(self, request: bytes, sequence: int) -> bytes:
+        """Tell what becomes of a packet that comes in (`inet_rtm_getroute`)."""
+        asked = _attributes_of(request, _ROUTE_AT)
+        source, destination = asked[RTA_SRC], asked[RTA_DST]
+        device = self.system.devices.get(int.from_bytes(asked[RTA_IIF], LINUX.byte_order))
+        if device is None:
+            return _error(errno.ENODEV, request, sequence)
+        packet = Packet(source, destination, asked[RTA_IP_PROTO][0], bytes(8), 64, 0, dont_fragment=False, memory=0)
+        fate = self.system.input.route(device, packet)
+        if not fate.is_local and not fate.is_forwarded:
+            return _error(errno.EINVAL if is_group(destination) else errno.EHOSTUNREACH, request, sequence)
+        flags = RTCF_LOCAL if fate.is_local else 0
+        body = struct.pack("<BBBBBBBBI", structs.AF_INET, 32, 32, 0, 0, 0, 0, 0, flags)
+        return _message(RTM_NEWROUTE, body + _attribute(RTA_DST, destination), sequence)
 
     def _answer(self, kind: int, sequence: int) -> Iterator[bytes]:
         for device in self.system.devices.values():
@@ -219,6 +252,21 @@ def _address(kind: int, device: Device, address: Address, sequence: int) -> byte
     flags = _IFA_F_SECONDARY if address.is_secondary else 0
     body = struct.pack("<BBBBI", structs.AF_INET, address.length, flags, address.scope, device.index)
     return _message(kind, body + _attribute(1, address.packed) + _attribute(2, address.packed), sequence)
+
+
+def _error(number: int, request: bytes, sequence: int) -> bytes:
+    """Refuse a request (netlink(7): NLMSG_ERROR): the negative errno, and the request's header."""
+    return _message(_NLMSG_ERROR, struct.pack("<i", -number) + request[:16], sequence)
+
+
+def _attributes_of(message: bytes, at: int) -> dict[int, bytes]:
+    """Return the attributes of a message from this place on."""
+    found = {}
+    while at < len(message):
+        length, kind = struct.unpack_from("<HH", message, at)
+        found[kind] = message[at + 4 : at + length]
+        at += -(-length // 4) * 4
+    return found
 
 
 def _attribute(kind: int, data: bytes) -> bytes:

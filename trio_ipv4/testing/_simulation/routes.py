@@ -145,7 +145,7 @@ class Routes:
         """Return the interface that has the source address that was asked for."""
         if source == ANY:
             return None
-        if is_group(source) or source == LIMITED_BROADCAST or source[0] == 0:
+        if is_group(source) or source == LIMITED_BROADCAST:
             refuse(errno.EINVAL)
         owner = self._machine.owner(source)
         if owner is None and not any_source:
@@ -195,8 +195,6 @@ class Routes:
     ) -> Flow:
         """Check the result (`__mkroute_output`)."""
         if not device.has_ipv4 or (source[0] == 127 and not device.is_loopback):
-            refuse(errno.EINVAL)
-        if destination[0] == 0:
             refuse(errno.EINVAL)
         is_broadcast = destination == LIMITED_BROADCAST or (seen is None and device.is_broadcast(destination))
         is_local = device.is_loopback and not is_broadcast

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import sys
 import time
@@ -144,6 +145,15 @@ def private_net(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
 def lab_refusal() -> str | None:
     """Why no lab can be made here; found out once."""
     return lab_available()
+
+
+@pytest.fixture
+def needs_avahi() -> None:
+    """Skip the test where Avahi, or a program that it needs, is not installed."""
+    needed = ("avahi-daemon", "avahi-browse", "avahi-resolve", "dbus-daemon")
+    missing = [name for name in needed if shutil.which(name) is None]
+    if missing:
+        pytest.skip(f"not installed: {', '.join(missing)}")
 
 
 @pytest.fixture

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import shutil
 import socket
 import struct
-import subprocess
 import sys
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -16,11 +14,12 @@ from typing import TYPE_CHECKING, Final
 import pytest
 import trio
 
+from support.avahi import SECONDS, SERVICE, Program, avahi, running
 from trio_ipv4 import Header
 from trio_ipv4.testing import Lab, igmp_groups, open_lab
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Sequence
+    from collections.abc import AsyncIterator, Iterator
 
     from conftest import Eventually
     from trio_ipv4.testing import LabHost
@@ -31,102 +30,7 @@ SSDP: Final = [sys.executable, str(EXAMPLES / "ssdp_search.py")]
 RESPONDER: Final = [sys.executable, str(EXAMPLES / "mdns_responder.py")]
 MDNS_GROUP: Final = "224.0.0.251"
 SSDP_GROUP: Final = "239.255.255.250"
-SERVICE: Final = "_trio-ipv4._tcp"
 PTR: Final = 12  # RFC 1035 section 3.2.2
-SECONDS: Final = 20
-
-# A name outside the file system belongs to the network namespace, and no path of a checkout is too long for it.
-BUS_ADDRESS: Final = "unix:abstract=bus"
-BUS = f"""\
-<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"
- "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
-<busconfig>
-  <listen>{BUS_ADDRESS}</listen>
-  <auth>EXTERNAL</auth>
-  <policy context="default">
-    <allow send_destination="*" eavesdrop="true"/><allow eavesdrop="true"/><allow own="*"/><allow user="*"/>
-  </policy>
-</busconfig>
-"""
-DAEMON = """\
-[server]
-host-name=avahi-host
-use-ipv4=yes
-use-ipv6=no
-allow-interfaces={interface}
-ratelimit-burst=0
-[publish]
-publish-hinfo=no
-publish-workstation=no
-[rlimits]
-"""
-PUBLISHED = f"""\
-<?xml version="1.0" standalone='no'?><!DOCTYPE service-group SYSTEM "avahi-service.dtd">
-<service-group><name>Published by Avahi</name><service><type>{SERVICE}</type><port>7777</port></service></service-group>
-"""
-
-
-class Program:
-    """A program whose output is read line by line."""
-
-    def __init__(self, process: trio.Process) -> None:
-        self._process: Final = process
-        self._text = ""
-
-    async def line_with(self, *parts: str, seconds: float = SECONDS) -> str:
-        """Read up to the first line that has all the parts."""
-        assert self._process.stdout is not None
-        with trio.fail_after(seconds):
-            while True:
-                line, newline, rest = self._text.partition("\n")
-                if not newline:
-                    more = await self._process.stdout.receive_some()
-                    assert more, f"it ended without {parts}"
-                    self._text += more.decode()
-                    continue
-                self._text = rest
-                if all(part in line for part in parts):
-                    return line
-
-
-@contextlib.asynccontextmanager
-async def running(argv: Sequence[str], env: dict[str, str] | None = None) -> AsyncIterator[Program]:
-    process = await trio.lowlevel.open_process(argv, stdout=subprocess.PIPE, env=env)
-    try:
-        async with process.stdout or contextlib.nullcontext():
-            yield Program(process)
-    finally:
-        process.kill()
-        with trio.CancelScope(shield=True):
-            await process.wait()
-
-
-@contextlib.asynccontextmanager
-async def avahi(host: LabHost, directory: Path, interface: str = "en0") -> AsyncIterator[dict[str, str]]:
-    """Run an Avahi daemon in a host, with a bus, configuration and /run of its own; yield what its tools need."""
-    (directory / "services").mkdir()
-    (directory / "services" / "published.service").write_text(PUBLISHED)
-    (directory / "bus.conf").write_text(BUS)
-    (directory / "avahi.conf").write_text(DAEMON.format(interface=interface))
-    env = {"DBUS_SYSTEM_BUS_ADDRESS": BUS_ADDRESS, "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
-    script = (
-        f"mount -t tmpfs tmpfs /run && mkdir /run/avahi-daemon && mount --bind {directory}/services /etc/avahi/services"
-        f" && exec avahi-daemon --file={directory}/avahi.conf --no-drop-root --no-chroot --no-rlimits --debug 2>&1"
-    )
-    bus = ["dbus-daemon", f"--config-file={directory}/bus.conf", "--nofork", "--print-address"]
-    async with running(host.command(bus), env) as started:
-        await started.line_with("unix:")
-        async with running(host.command(["unshare", "--mount", "sh", "-c", script]), env) as daemon:
-            await daemon.line_with("Published by Avahi", "successfully established")
-            yield env
-
-
-@pytest.fixture
-def needs_avahi() -> None:
-    needed = ("avahi-daemon", "avahi-browse", "avahi-resolve", "dbus-daemon")
-    missing = [name for name in needed if shutil.which(name) is None]
-    if missing:
-        pytest.skip(f"not installed: {', '.join(missing)}")
 
 
 async def test_the_browser_and_avahi_find_each_other_and_again_after_the_cable_was_out(

@@ -83,6 +83,21 @@ def test_wrong_usage_is_an_error(arguments: tuple[str, ...]) -> None:
     assert "Traceback" not in done.stdout + done.stderr
 
 
+def test_bash_completes_commands_and_options() -> None:
+    script = run("completion", "bash").stdout
+    function = re.search(r"-F (\w+) trio-ipv4$", script, re.MULTILINE)
+    assert function is not None
+    for words, expected in (("in", "interfaces"), ("interfaces --wa", "--watch"), ("completion z", "zsh")):
+        asked = f"{script}\nCOMP_WORDS=(trio-ipv4 {words}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1))"
+        done = subprocess.run(
+            ["bash", "-c", f'{asked}\n{function[1]}\necho "${{COMPREPLY[@]}}"'],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert done.stdout.split() == [expected]
+
+
 @pytest.mark.usefixtures("needs_lab")
 def test_interfaces_are_those_of_the_ip_program() -> None:
     ip("link", "add", "en0", "mtu", "1400", "type", "veth", "peer", "name", "en1")
@@ -143,4 +158,5 @@ def test_it_imports_only_the_public_package() -> None:
             modules += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             for module in modules:
                 own = module.startswith("trio_ipv4._cli")
-                assert own or not module.startswith("trio_ipv4.") or module == "trio_ipv4", (path.name, module)
+                public = module in {"trio_ipv4", "trio_ipv4.testing"}
+                assert own or public or not module.startswith("trio_ipv4."), (path.name, module)

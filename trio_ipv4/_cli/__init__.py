@@ -6,8 +6,11 @@ A command is a module with a function `command`, and a row in `COMMANDS`.
 # The layers, from the top; each imports only what is below it, and the public package:
 #
 #   __init__       the commands, and how errors are told
-#   demo, interfaces        a module, or a folder, for each command
+#   demo, interfaces
+#                  a module, or a folder, for each command: they know nothing of each other
 #   kernel_tables  the kernel's memberships, read from /proc/net
+#   capture        files of packets
+#   probe          the payload that `send` writes, and by which `listen` finds out what was lost
 #   arguments      what people write: endpoints, durations, rates
 #   ends           how a command ends, and its exit status
 #   output         what it has to show: records, as text for people or as JSON lines
@@ -17,29 +20,46 @@ from __future__ import annotations
 import sys
 import warnings
 from importlib.metadata import version as version_of
-from typing import Final, TypeVar
+from typing import Final, Literal, TypeVar
 
 from cyclopts import App, CycloptsError, Parameter
 
 from trio_ipv4 import UnsupportedError
 from trio_ipv4._cli import demo, interfaces
 from trio_ipv4._cli.ends import Status
-from trio_ipv4._cli.output import prepare_stdout
+from trio_ipv4._cli.output import prepare_stdout, write
 
 E = TypeVar("E", bound=Exception)
 
-COMMANDS: Final = {"demo": demo, "interfaces": interfaces}
+COMMANDS: Final = {
+    "demo": demo,
+    "interfaces": interfaces,
+}
 
 app = App(
     name="trio-ipv4",
     help="IPv4 multicast, confirmed by the kernel.",
     version=version_of("trio-ipv4"),
-    help_format="plaintext",
+    help_format="markdown",
+    suppress_keyboard_interrupt=False,  # It is told below.
     # A switch has no opposite, and what is left out is told in the words.
     default_parameter=Parameter(negative="", show_default=False),
 )
 for _name, _module in COMMANDS.items():
     app.command(_module.command, name=_name)
+
+
+@app.command(name="completion")
+def print_completion(shell: Literal["bash", "zsh", "fish"]) -> int:
+    """Print a script by which a shell completes commands, options and interfaces.
+
+    For bash: trio-ipv4 completion bash > ~/.local/share/bash-completion/completions/trio-ipv4
+
+    Args:
+        shell: Which shell reads it.
+    """
+    write(app.generate_completion(shell=shell))
+    return Status.DONE
 
 
 def run() -> None:

@@ -12,7 +12,9 @@ from ipaddress import AddressValueError, IPv4Address
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias
 
 import attrs
-from cyclopts import Parameter
+from cyclopts import CoercionError, CycloptsError, Parameter
+
+from trio_ipv4 import interfaces
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -43,6 +45,17 @@ class GroupPort:
 
 
 @attrs.frozen
+class Destination:
+    """A group, with a port."""
+
+    group: IPv4Address
+    port: int
+
+    def __str__(self) -> str:
+        return f"{self.group}:{self.port}"
+
+
+@attrs.frozen
 class Rate:
     """How fast to send: so many datagrams, or so many bits of payload, in a second. One of them is `None`."""
 
@@ -51,7 +64,7 @@ class Rate:
 
 
 def reads(read: Callable[[str], Any], metavar: str) -> Parameter:
-    """Return a parameter whose text is read by a function; cyclopts calls it for each of several.
+    """Return a parameter whose text is read by a function. For an option that may be repeated, see `reads_each`.
 
     Args:
         read: The function.
@@ -62,7 +75,31 @@ def reads(read: Callable[[str], Any], metavar: str) -> Parameter:
         return read(tokens[0].value)
 
     functools.update_wrapper(convert, read, assigned=("__name__", "__qualname__"))
-    return Parameter(converter=convert, n_tokens=1, metavar=metavar)
+    return Parameter(converter=convert, n_tokens=1, metavar=metavar, accepts_keys=False)
+
+
+def reads_each(read: Callable[[str], Any], metavar: str) -> Parameter:
+    """Return a parameter that may be repeated, and each of whose texts is read by a function: it is a tuple of values.
+
+    It annotates the tuple: cyclopts does not ask a converter that stands within, at the tuple's elements.
+    """
+
+    def convert(_: type, tokens: Sequence[Token]) -> tuple[Any, ...]:
+        return tuple(map(read_token, tokens))
+
+    def read_token(token: Token) -> Any:
+        try:
+            return read(token.value)
+        except ValueError as error:
+            raise CoercionError(str(error), token=token) from None
+
+    functools.update_wrapper(convert, read, assigned=("__name__", "__qualname__"))
+    return Parameter(converter=convert, n_tokens=1, metavar=metavar, accepts_keys=False)
+
+
+def wrong_usage(command: str, message: str) -> CycloptsError:
+    """Return the error for options that can't go together. The message says what to write instead."""
+    return CycloptsError(msg=message, command_chain=tuple(command.split()))
 
 
 def read_address(text: str) -> IPv4Address:
@@ -86,17 +123,21 @@ def read_group_port(text: str) -> GroupPort:
     address, colon, port = text.partition(":")
     if not colon:
         return GroupPort(read_group(address))
-    if not port.isascii() or not port.isdecimal() or not 1 <= int(port) <= 65535:
+    if not _is_port(port):
         raise ValueError(f"must be GROUP:PORT with a port from 1 to 65535, as 239.1.2.3:5000, got {text!r}")
     return GroupPort(read_group(address), int(port))
 
 
-def read_group_with_port(text: str) -> GroupPort:
+def _is_port(text: str) -> bool:
+    return re.fullmatch("[0-9]{1,5}", text) is not None and 1 <= int(text) <= 65535
+
+
+def read_destination(text: str) -> Destination:
     """Read a group with its port: 239.1.2.3:5000."""
     read = read_group_port(text)
     if read.port is None:
         raise ValueError(f"must be GROUP:PORT, as {text}:5000, got {text!r}")
-    return read
+    return Destination(read.group, read.port)
 
 
 def read_duration(text: str) -> float:
@@ -121,7 +162,8 @@ def read_tos(text: str) -> int:
     name = text.lower()
     if name in _DSCP:
         return _DSCP[name] << 2  # RFC 2474 section 3: the six upper bits of the octet.
-    if not re.fullmatch(r"0x[0-9a-f]{1,2}|[0-9]{1,3}", name) or not 0 <= (number := int(name, 0)) <= 255:
+    base = 16 if name.startswith("0x") else 10
+    if not re.fullmatch(r"0x[0-9a-f]{1,2}|[0-9]{1,3}", name) or not 0 <= (number := int(name, base)) <= 255:
         raise ValueError(f"must be a TOS octet from 0 to 255, as 0xb8, or a DSCP's name, as EF or AF41, got {text!r}")
     return number
 
@@ -137,11 +179,17 @@ def within(least: int, most: int) -> Callable[[str], int]:
     return read
 
 
+def _complete_interface(_: object) -> dict[str, str]:
+    """Return the interfaces of this network namespace, each with its addresses, for a shell's completion."""
+    return {interface.name: " ".join(map(str, interface.addresses)) for interface in interfaces()}
+
+
+InterfaceName: TypeAlias = Annotated[str, Parameter(metavar="NAME", completer=_complete_interface)]
 Seconds: TypeAlias = Annotated[float, reads(read_duration, "DURATION")]
 Address: TypeAlias = Annotated[IPv4Address, reads(read_address, "ADDRESS")]
 Group: TypeAlias = Annotated[IPv4Address, reads(read_group, "GROUP")]
 AnyGroupPort: TypeAlias = Annotated[GroupPort, reads(read_group_port, "GROUP[:PORT]")]
-OneGroupPort: TypeAlias = Annotated[GroupPort, reads(read_group_with_port, "GROUP:PORT")]
+OneGroupPort: TypeAlias = Annotated[Destination, reads(read_destination, "GROUP:PORT")]
 SendingRate: TypeAlias = Annotated[Rate, reads(read_rate, "RATE")]
 TOS: TypeAlias = Annotated[int, reads(read_tos, "TOS")]
 TTL: TypeAlias = Annotated[int, reads(within(1, 255), "TTL")]

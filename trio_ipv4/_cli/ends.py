@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Final, final
 import trio
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
+
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
 class Status(enum.IntEnum):
@@ -52,7 +54,8 @@ class Stop:
 
     def by_signal(self, number: int) -> None:
         """End the block because of a signal."""
-        self._signal = number
+        if self._signal is None:
+            self._signal = number
         self.now()
 
     def status(self, status: int) -> int:
@@ -64,18 +67,43 @@ class Stop:
 async def until_stopped(seconds: float | None = None) -> AsyncIterator[Stop]:
     """Run the block until its end, until `stop.now()`, Ctrl-C or SIGTERM, or for so many seconds, if they are given.
 
-    All but the first cancel what is in the block; the statements behind it run.
+    All but the first cancel what is in the block; the statements behind it run. Once a signal has ended the block,
+    further ones do nothing until the end of `trio.run`, so that the memberships are left and the summary is shown.
     """
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        async with trio.open_nursery() as nursery:
-            stop = Stop(nursery.cancel_scope)
+    block = trio.CancelScope()
+    stop = Stop(block)
+    with contextlib.ExitStack() as stack:
+        # Below the receiver: it hands on the signals that nobody has taken when it ends.
+        stack.enter_context(_ignored(*_SIGNALS))
+        with trio.open_signal_receiver(*_SIGNALS) as signals:
+            async with trio.open_nursery() as nursery:
+                with block:
 
-            async def listen() -> None:
-                async for number in signals:
-                    stop.by_signal(number)
+                    async def listen() -> None:
+                        async for number in signals:
+                            stop.by_signal(number)
 
-            nursery.start_soon(listen)
-            if seconds is not None:
-                nursery.cancel_scope.deadline = trio.current_time() + seconds
-            yield stop
-            nursery.cancel_scope.cancel()
+                    nursery.start_soon(listen)
+                    if seconds is not None:
+                        block.deadline = trio.current_time() + seconds
+                    yield stop
+                nursery.cancel_scope.cancel()
+        if stop.status(0):
+            trio.lowlevel.spawn_system_task(_hold, stack.pop_all())
+
+
+@contextlib.contextmanager
+def _ignored(*numbers: signal.Signals) -> Iterator[None]:
+    """Let signals do nothing during the block. A handler of our own, unlike SIG_IGN, is not passed on by execve(2)."""
+    before = {number: signal.signal(number, lambda *_: None) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+async def _hold(stack: contextlib.ExitStack) -> None:
+    """Leave the stack's contexts at the end of `trio.run`, which cancels this."""
+    with stack:
+        await trio.sleep_forever()

@@ -34,35 +34,47 @@ def read_memberships() -> tuple[Member, ...]:
     filters = _read_filters()
     return tuple(
         Member(str(group), name, index, sockets, *filters.get((index, group), ("exclude", ())))
-        for group, name, index, sockets in _read_groups()
+        for group, name, index, sockets in read_groups()
     )
 
 
-def _read_groups() -> list[tuple[IPv4Address, str, int, int]]:
+def read_groups() -> list[tuple[IPv4Address, str, int, int]]:
     """Read /proc/net/igmp: a line for each interface, and under it, indented, one for each of its groups."""
     groups = []
     index, name = 0, ""
     for line in _lines("igmp"):
-        fields = line.split()
         if line[0].isspace():
+            fields = line.split()
             # The kernel prints an address in network order as if it were a number of the machine's.
             groups.append((IPv4Address(struct.pack("=I", int(fields[0], 16))), name, index, int(fields[1])))
         else:
-            index, name = int(fields[0]), fields[1].rstrip(":")
+            # A name may hold spaces other than ASCII's, but no colon (dev_valid_name in net/core/dev.c).
+            number, _, rest = line.partition("\t")
+            index, name = int(number), rest.partition(":")[0].rstrip(" ")
     return groups
 
 
-def _read_filters() -> dict[tuple[int, IPv4Address], tuple[str, tuple[str, ...]]]:
-    """Read /proc/net/mcfilter: the sources that are listed for a group; one that hears everybody has no line."""
-    filters: dict[tuple[int, IPv4Address], tuple[str, tuple[str, ...]]] = {}
+def read_source_counts() -> dict[tuple[int, IPv4Address], dict[IPv4Address, tuple[int, int]]]:
+    """Read /proc/net/mcfilter: for each source of a group, how many sockets include it, and how many exclude it.
+
+    The groups are by interface index and address. One without any source has no line there.
+    """
+    counts: dict[tuple[int, IPv4Address], dict[IPv4Address, tuple[int, int]]] = {}
     for line in _lines("mcfilter"):
-        index, _, group, source, _, excluding = line.split()
+        # Between the index and the group stands the name, or the beginning of it.
+        index, *_, group, source, including, excluding = line.split()
         key = int(index), IPv4Address(int(group, 16))
-        # Each group of the demo has one socket, so all of its sources are meant in one way.
-        mode = "exclude" if int(excluding) else "include"
-        listed = filters.get(key, (mode, ()))[1]
-        filters[key] = mode, (*listed, str(IPv4Address(int(source, 16))))
-    return filters
+        counts.setdefault(key, {})[IPv4Address(int(source, 16))] = int(including), int(excluding)
+    return counts
+
+
+def _read_filters() -> dict[tuple[int, IPv4Address], tuple[str, tuple[str, ...]]]:
+    """Return the sources that are listed for a group; one that hears everybody has none."""
+    # Each group of the demo has one socket, so all of its sources are meant in one way.
+    return {
+        key: ("exclude" if any(excluding for _, excluding in sources.values()) else "include", tuple(map(str, sources)))
+        for key, sources in read_source_counts().items()
+    }
 
 
 def _lines(table: str) -> list[str]:

@@ -21,7 +21,7 @@ from ipaddress import IPv4Address, IPv4Interface
 from typing import IO, TYPE_CHECKING, Any, ClassVar, Final, Protocol, cast
 
 import attrs
-from rich.cells import cell_len
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text as Styled
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 WIDEST: Final = 88
 """In columns: longer lines of prose are hard to read."""
 _GAP: Final = "  "
+_CUT: Final = "..."
 
 
 @attrs.frozen
@@ -71,12 +72,14 @@ class Column:
         title: Its heading.
         width: The least width, for rows that come one by one.
         gives_way: In a narrow terminal the columns with the highest number are left out first. 0: never.
+        shortest: In a narrow terminal its cells may be cut to this width, before a column is left out. 0: never.
         right: Whether its cells stand to the right, as numbers do.
     """
 
     title: str
     width: int = attrs.field(default=0, kw_only=True)
     gives_way: int = attrs.field(default=0, kw_only=True)
+    shortest: int = attrs.field(default=0, kw_only=True)
     right: bool = attrs.field(default=False, kw_only=True)
 
 
@@ -106,6 +109,7 @@ class Output(Protocol):
 
     def live(self) -> AbstractContextManager[Redraw]:
         """Return a block in which rows of one kind are shown anew, each time as a whole."""
+        raise NotImplementedError
 
 
 class JSONLines:
@@ -137,9 +141,9 @@ class Text:
         # Markup and highlighting would read things into names and numbers that nobody put there.
         plain: dict[str, Any] = {"markup": False, "highlight": False, "emoji": False}
         self._console: Final = (
-            Console(stderr=True, **plain) if to_stderr else Console(file=cast("IO[str]", _Stdout()), **plain)
+            _Console(stderr=True, **plain) if to_stderr else _Console(file=cast("IO[str]", _Stdout()), **plain)
         )
-        self._remarks: Final = Console(stderr=True, **plain)
+        self._remarks: Final = _Console(stderr=True, **plain)
         self._width: Final = self._console.width if self._console.is_terminal else None
         self._kind: type[Record] | None = None
         self._live: Live | None = None
@@ -164,14 +168,22 @@ class Text:
     def live(self) -> Iterator[Redraw]:
         """Draw the rows over those of the last time. In a pipe, write them below."""
         if self._width is None:
-            yield self.table
+            yield self._append
             return
-        with Live(console=self._console, auto_refresh=False) as live:
+        # Redirected, standard output would come back to the console, which writes to it: without end. Warnings go
+        # through the console, so that they stand above the rows; but not if standard error is no terminal.
+        on_terminal = self._remarks.is_terminal
+        live_rows = Live(console=self._console, auto_refresh=False, redirect_stdout=False, redirect_stderr=on_terminal)
+        with live_rows as live:
             self._live = live
             try:
                 yield lambda rows: live.update(Group(*lay_out(rows, self._width)), refresh=True)
             finally:
                 self._live = None
+
+    def _append(self, rows: Sequence[Row]) -> None:
+        for row in rows:
+            self.show(row)
 
     def _remark(self, remark: Remark) -> None:
         # Where both are one terminal, a line between those that are drawn anew has to go through the same console.
@@ -204,10 +216,12 @@ def lay_out(rows: Sequence[Row], width: int | None, *, headings: bool = True, st
         max([column.width if streamed else 0, cell_len(column.title), *(cell_len(cells[place]) for cells in table)])
         for place, column in enumerate(columns)
     ]
-    kept = _choose(columns, widths, width)
+    least = [min(each, column.shortest or each) for column, each in zip(columns, widths, strict=True)]
+    kept = _choose(columns, least, width)
+    widths = _share_out(columns, least, widths, kept, width)
 
     def line(cells: Sequence[str], style: str) -> Styled:
-        padded = (_pad(cells[place], widths[place], right=columns[place].right) for place in kept)
+        padded = (_pad(_cut(cells[place], widths[place]), widths[place], right=columns[place].right) for place in kept)
         return Styled(_GAP.join(padded).rstrip(), style)
 
     above = [line([column.title for column in columns], "bold cyan")] if headings else []
@@ -223,6 +237,27 @@ def _choose(columns: Sequence[Column], widths: Sequence[int], width: int | None)
             break
         kept.remove(leaving)
     return kept
+
+
+def _share_out(
+    columns: Sequence[Column], least: Sequence[int], widths: Sequence[int], kept: Sequence[int], width: int | None
+) -> list[int]:
+    """Return the columns' widths: at least the least, and what is left over to those that give way last."""
+    if width is None:
+        return list(widths)
+    shared = list(least)
+    spare = max(0, width - sum(least[place] for place in kept) - len(_GAP) * (len(kept) - 1))
+    for place in sorted(kept, key=lambda place: columns[place].gives_way):
+        more = min(spare, widths[place] - least[place])
+        shared[place] += more
+        spare -= more
+    return shared
+
+
+def _cut(text: str, width: int) -> str:
+    if cell_len(text) <= width:
+        return text
+    return set_cell_size(text, max(0, width - len(_CUT))).rstrip() + _CUT
 
 
 def _pad(text: str, width: int, *, right: bool) -> str:
@@ -267,6 +302,14 @@ def write(text: str) -> None:
         # As Python's documentation advises (library/signal, "Note on SIGPIPE"); else the exit would fail to flush.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise
+
+
+class _Console(Console):
+    """A console that lets `BrokenPipeError` out, where rich's would exit with a status of its own."""
+
+    def on_broken_pipe(self) -> None:
+        """Raise it again: this is called while it is handled."""
+        raise  # noqa: PLE0704
 
 
 class _Stdout(io.TextIOBase):

@@ -1,0 +1,56 @@
+"""The manual pages of the commands: every command has one, and it lists every record with all its keys."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import attrs
+import pytest
+
+from trio_ipv4 import _cli
+from trio_ipv4._cli.output import Record
+
+pytestmark = pytest.mark.pure
+
+PAGES = Path(__file__).parents[2] / "docs/reference/cli"
+COMMANDS = [*_cli.COMMANDS]
+
+
+def records(kind: type[Record] = Record) -> dict[str, set[type[Record]]]:
+    """The kinds of records that commands make, by the name of their event."""
+    found: dict[str, set[type[Record]]] = {}
+    for each in kind.__subclasses__():
+        # Other tests may have made kinds of their own.
+        if "event" in vars(each) and each.__module__.startswith("trio_ipv4."):
+            found.setdefault(each.event, set()).add(each)
+        for event, kinds in records(each).items():
+            found.setdefault(event, set()).update(kinds)
+    return found
+
+
+def rows(event: str) -> list[str]:
+    """The rows of the pages' tables that are about an event."""
+    lines = [line for page in PAGES.glob("*.md") for line in page.read_text(encoding="utf-8").splitlines()]
+    return [line for line in lines if line.startswith(f"| `{event}` |")]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_a_page_that_the_index_names(command: str) -> None:
+    page = (PAGES / f"{command}.md").read_text(encoding="utf-8")
+    assert page.startswith(f"# trio-ipv4 {command}\n")
+    assert f"[`{command}`]({command}.md)" in (PAGES / "index.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("event", sorted(records()))
+def test_every_key_of_every_record_is_in_the_manual(event: str) -> None:
+    for kind in records()[event]:
+        keys = {field.name for field in attrs.fields(kind)}
+        named = [set(re.findall(r"`(\w+)`", row)) for row in rows(event)]
+        assert any(keys <= found for found in named), (kind, keys, named)
+
+
+def test_every_exit_status_is_in_the_manual() -> None:
+    index = (PAGES / "index.md").read_text(encoding="utf-8")
+    for status in _cli.Status:
+        assert re.search(rf"^\| ([0-9, ]*\b)?{status.value}\b", index, re.MULTILINE), status

@@ -50,6 +50,7 @@ ONE_PYTHON = {
     # The kernel, other programs, C, and documents decide these, whatever Python and trio.
     "abi/test_against_c.py",
     "cli/test_demo.py",
+    "cli/test_groups.py",
     "conn/test_attach_filter.py",
     "conn/test_bounds.py",
     "conn/test_kernel_limits.py",

@@ -6,7 +6,7 @@ A command is a module with a function `command`, and a row in `COMMANDS`.
 # The layers, from the top; each imports only what is below it, and the public package:
 #
 #   __init__       the commands, and how errors are told
-#   demo, interfaces
+#   demo, groups, interfaces
 #                  a module, or a folder, for each command: they know nothing of each other
 #   kernel_tables  the kernel's memberships, read from /proc/net
 #   capture        files of packets
@@ -25,7 +25,7 @@ from typing import Final, Literal, TypeVar
 from cyclopts import App, CycloptsError, Parameter
 
 from trio_ipv4 import UnsupportedError
-from trio_ipv4._cli import demo, interfaces
+from trio_ipv4._cli import demo, groups, interfaces
 from trio_ipv4._cli.ends import Status
 from trio_ipv4._cli.output import prepare_stdout, write
 
@@ -33,6 +33,7 @@ E = TypeVar("E", bound=Exception)
 
 COMMANDS: Final = {
     "demo": demo,
+    "groups": groups,
     "interfaces": interfaces,
 }
 

@@ -1,0 +1,130 @@
+"""Sockets of other processes: looked at through a duplicate of the descriptor, and never changed.
+
+A duplicate shares all of the socket, O_NONBLOCK too: whatever is set on it is set on the owner's. So nothing is set
+here, and no connection of the library is made of it. Closing a duplicate leaves the owner's memberships alone.
+
+The kernel does one thing by itself: whoever receives a socket puts it into the receiver's class of the control groups
+`net_cls` and `net_prio` (`__receive_sock` in net/core/sock.c). `classes_of` tells processes of other classes apart.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import os
+import socket
+import struct
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from trio_ipv4._cli.groups.merge import Filter
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_PIDFD_GETFD: Final = 438
+"""Its number on every architecture but Alpha (asm-generic/unistd.h), since Linux 5.6."""
+_SO_NETNS_COOKIE: Final = 71  # asm-generic/socket.h, since Linux 5.14
+_SO_MEMINFO: Final = 55  # asm-generic/socket.h
+_MEMORY: Final = struct.Struct("=9I")
+_OPTMEM: Final = 6
+"""SK_MEMINFO_OPTMEM (linux/sock_diag.h): octets that the socket's options take. A membership takes some."""
+_MCAST_MSFILTER: Final = 48  # linux/in.h
+# struct group_filter (linux/in.h): interface index, group as sockaddr_storage, mode, number of sources; then these.
+_GROUP_FILTER: Final = struct.Struct("@I0PHH4s120xII")
+_SOURCE: Final = struct.Struct("@HH4s120x")
+_MCAST_INCLUDE: Final = 1  # linux/in.h
+_CLASSES: Final = {"net_cls", "net_prio"}
+_SMALLEST_MEMBERSHIP: Final = 32
+"""Octets of a struct ip_mc_socklist (linux/igmp.h): 48 where a pointer has 64 bits, 32 where it has 32."""
+
+
+@functools.cache
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)
+
+
+@contextlib.contextmanager
+def duplicate(pid: int, number: int, inode: int) -> Iterator[socket.socket]:
+    """Duplicate a descriptor of a process, and give it back at the end.
+
+    Raises:
+        OSError: EPERM: not allowed. ENOSYS: an older kernel, or a sandbox. ESRCH, EBADF: the process is gone, or the
+            descriptor, or it is another socket by now.
+    """
+    process = os.pidfd_open(pid)
+    try:
+        descriptor = _libc().syscall(_PIDFD_GETFD, process, number, 0)
+        if descriptor < 0:
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    finally:
+        os.close(process)
+    with contextlib.closing(socket.socket(fileno=descriptor)) as duplicated:
+        if os.fstat(descriptor).st_ino != inode:
+            raise ProcessLookupError
+        yield duplicated
+
+
+def classes_of(pid: int) -> list[str]:
+    """Return a process's control groups of those kinds: lines as `7:net_cls,net_prio:/path` (cgroups(7))."""
+    with contextlib.suppress(OSError):
+        lines = Path(f"/proc/{pid}/cgroup").read_text(encoding="utf-8", errors="surrogateescape").split("\n")
+        return [line for line in lines if not _CLASSES.isdisjoint(line.partition(":")[2].partition(":")[0].split(","))]
+    return []
+
+
+def network_of(of: socket.socket) -> bytes | None:
+    """Return what identifies a socket's network namespace; `None` on kernels before Linux 5.14."""
+    try:
+        return of.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8)
+    except OSError:
+        return None
+
+
+def most_memberships(of: socket.socket) -> int:
+    """Return how many memberships a socket can have at most, by the memory that its options take."""
+    memory = of.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _MEMORY.size)
+    return int(_MEMORY.unpack(memory)[_OPTMEM]) // _SMALLEST_MEMBERSHIP
+
+
+class Question:
+    """The question what a socket hears of a group on an interface. It can be put to many sockets.
+
+    Args:
+        ifindex: The interface's index.
+        group: The group.
+    """
+
+    def __init__(self, ifindex: int, group: IPv4Address) -> None:
+        self._fields: Final = ifindex, socket.AF_INET, 0, group.packed, 0
+        # A thousand sockets may be asked about hundreds of groups, and nearly all say no: that way is short.
+        self._buffer, self._length, self._pointer = self._prepare(0)
+
+    def put(self, descriptor: int) -> Filter | None:
+        """Return the socket's filter, or `None` if it is no member there."""
+        room = 0
+        while not _libc().getsockopt(descriptor, socket.IPPROTO_IP, _MCAST_MSFILTER, self._buffer, self._pointer):
+            answer = bytes(self._buffer)
+            *_, mode, number = _GROUP_FILTER.unpack_from(answer)
+            if number <= room:
+                self._buffer, self._length, self._pointer = self._prepare(0)
+                return _read_filter(mode, answer[_GROUP_FILTER.size :][: number * _SOURCE.size])
+            # The kernel told how many sources there are: ask again, with room for them.
+            room = number
+            self._buffer, self._length, self._pointer = self._prepare(room)
+        # EADDRNOTAVAIL, with nothing written.
+        return None
+
+    def _prepare(self, room: int) -> tuple[ctypes.Array[ctypes.c_char], ctypes.c_uint32, object]:
+        size = _GROUP_FILTER.size + room * _SOURCE.size
+        length = ctypes.c_uint32(size)
+        return ctypes.create_string_buffer(_GROUP_FILTER.pack(*self._fields, room), size), length, ctypes.byref(length)
+
+
+def _read_filter(mode: int, sources: bytes) -> Filter:
+    return Filter(
+        "include" if mode == _MCAST_INCLUDE else "exclude",
+        frozenset(IPv4Address(packed) for _, _, packed in _SOURCE.iter_unpack(sources)),
+    )

@@ -51,6 +51,7 @@ ONE_PYTHON = {
     "abi/test_against_c.py",
     "cli/test_demo.py",
     "cli/test_groups.py",
+    "cli/test_lab_command.py",
     "conn/test_attach_filter.py",
     "conn/test_bounds.py",
     "conn/test_kernel_limits.py",

@@ -1,12 +1,12 @@
 """The command line. It imports only the public package, like any stranger.
 
-A command is a module with a function `command`, and a row in `COMMANDS`.
+A command is a module with a function `command`, or with an `app` of several, and a row in `COMMANDS`.
 """
 
 # The layers, from the top; each imports only what is below it, and the public package:
 #
 #   __init__       the commands, and how errors are told
-#   demo, groups, interfaces
+#   demo, groups, interfaces, lab
 #                  a module, or a folder, for each command: they know nothing of each other
 #   kernel_tables  the kernel's memberships, read from /proc/net
 #   capture        files of packets
@@ -25,7 +25,7 @@ from typing import Final, Literal, TypeVar
 from cyclopts import App, CycloptsError, Parameter
 
 from trio_ipv4 import UnsupportedError
-from trio_ipv4._cli import demo, groups, interfaces
+from trio_ipv4._cli import demo, groups, interfaces, lab
 from trio_ipv4._cli.ends import Status
 from trio_ipv4._cli.output import prepare_stdout, write
 
@@ -35,6 +35,7 @@ COMMANDS: Final = {
     "demo": demo,
     "groups": groups,
     "interfaces": interfaces,
+    "lab": lab,
 }
 
 app = App(
@@ -47,7 +48,7 @@ app = App(
     default_parameter=Parameter(negative="", show_default=False),
 )
 for _name, _module in COMMANDS.items():
-    app.command(_module.command, name=_name)
+    app.command(getattr(_module, "app", None) or _module.command, name=_name)
 
 
 @app.command(name="completion")
@@ -69,7 +70,7 @@ def run() -> None:
     warnings.showwarning = _tell_warning
     status: int | None = Status.FAILED
     try:
-        status = app(exit_on_error=False, print_error=False, result_action="return_value")
+        status = app(lab.divide(sys.argv[1:]), exit_on_error=False, print_error=False, result_action="return_value")
     except* CycloptsError as errors:
         status = Status.USAGE
         for error in _leaves(errors):

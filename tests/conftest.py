@@ -52,6 +52,7 @@ ONE_PYTHON = {
     "cli/test_demo.py",
     "cli/test_groups.py",
     "cli/test_lab_command.py",
+    "cli/test_listen.py",
     "conn/test_attach_filter.py",
     "conn/test_bounds.py",
     "conn/test_kernel_limits.py",

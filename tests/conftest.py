@@ -53,6 +53,7 @@ ONE_PYTHON = {
     "cli/test_groups.py",
     "cli/test_lab_command.py",
     "cli/test_listen.py",
+    "cli/test_ping.py",
     "cli/test_send.py",
     "conn/test_attach_filter.py",
     "conn/test_bounds.py",

@@ -55,6 +55,8 @@ ONE_PYTHON = {
     "cli/test_listen.py",
     "cli/test_ping.py",
     "cli/test_send.py",
+    "cli/test_watch.py",
+    "cli/test_watch_agreement.py",
     "conn/test_attach_filter.py",
     "conn/test_bounds.py",
     "conn/test_kernel_limits.py",

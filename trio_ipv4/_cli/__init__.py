@@ -6,7 +6,7 @@ A command is a module with a function `command`, or with an `app` of several, an
 # The layers, from the top; each imports only what is below it, and the public package:
 #
 #   __init__       the commands, and how errors are told
-#   demo, groups, interfaces, lab, listen, ping, send
+#   demo, groups, interfaces, lab, listen, ping, send, watch
 #                  a module, or a folder, for each command: they know nothing of each other
 #   kernel_tables  the kernel's memberships, read from /proc/net
 #   capture        files of packets
@@ -25,7 +25,7 @@ from typing import Final, Literal, TypeVar
 from cyclopts import App, CycloptsError, Parameter
 
 from trio_ipv4 import UnsupportedError
-from trio_ipv4._cli import demo, groups, interfaces, lab, listen, ping, send
+from trio_ipv4._cli import demo, groups, interfaces, lab, listen, ping, send, watch
 from trio_ipv4._cli.ends import Status
 from trio_ipv4._cli.output import prepare_stdout, write
 
@@ -39,6 +39,7 @@ COMMANDS: Final = {
     "listen": listen,
     "ping": ping,
     "send": send,
+    "watch": watch,
 }
 
 app = App(

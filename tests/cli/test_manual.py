@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from pathlib import Path
 
@@ -13,7 +14,8 @@ from trio_ipv4._cli.output import Record
 
 pytestmark = pytest.mark.pure
 
-PAGES = Path(__file__).parents[2] / "docs/reference/cli"
+ROOT = Path(__file__).parents[2]
+PAGES = ROOT / "docs/reference/cli"
 COMMANDS = [*_cli.COMMANDS]
 
 
@@ -48,6 +50,20 @@ def test_every_key_of_every_record_is_in_the_manual(event: str) -> None:
         keys = {field.name for field in attrs.fields(kind)}
         named = [set(re.findall(r"`(\w+)`", row)) for row in rows(event)]
         assert any(keys <= found for found in named), (kind, keys, named)
+
+
+def test_every_transcript_is_of_a_scene_as_it_is_played_now() -> None:
+    """The script that makes them is run by hand: `tools/transcripts.py`."""
+    tool = importlib.util.spec_from_file_location("transcripts", ROOT / "tools/transcripts.py")
+    assert tool is not None
+    assert tool.loader is not None
+    transcripts = importlib.util.module_from_spec(tool)
+    tool.loader.exec_module(transcripts)
+    found = [match for page in (ROOT / "docs").rglob("*.md") for match in transcripts.MARK.finditer(page.read_text())]
+    assert sorted(match[1] for match in found) == sorted(transcripts.SCENES)
+    for match in found:
+        typed = [each.shown or each.text for each in transcripts.SCENES[match[1]].shown]
+        assert [line[2:] for line in match[0].splitlines() if line.startswith("$ ")] == typed
 
 
 def test_every_exit_status_is_in_the_manual() -> None:

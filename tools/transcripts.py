@@ -1,0 +1,227 @@
+"""Make the transcripts in the manual: run each command in a lab, and write what it says into its page.
+
+    python -m trio_ipv4.testing python tools/transcripts.py [SCENE ...]
+
+Each `<!-- transcript: SCENE -->` in docs/ is followed by a block of text, which this replaces. A scene has a host, and
+a command that is shown, as if somebody had typed it on a terminal of 80 columns. What goes on beside it is not shown.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pty
+import re
+import select
+import struct
+import subprocess
+import sys
+import time
+from fcntl import ioctl
+from pathlib import Path
+from termios import TIOCSWINSZ
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from trio_ipv4.testing import open_lab
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from trio_ipv4.testing import Lab
+
+DOCS: Final = Path(__file__).parents[1] / "docs"
+MARK: Final = re.compile(r"<!-- transcript: ([\w-]+) -->\n(?:\n?```text\n.*?\n```\n)?", re.DOTALL)
+COLUMNS: Final = 80
+LIMIT: Final = 30
+"""Seconds for a command that is shown."""
+
+
+class Command(NamedTuple):
+    """A command on a host; `None` is this machine. `after` is the seconds to wait before it starts; `shown` is what
+    a person would have typed, if that is something else."""
+
+    host: str | None
+    text: str
+    after: float = 0.0
+    shown: str | None = None
+
+
+class Scene(NamedTuple):
+    """What is run before, what goes on beside, and what is shown."""
+
+    shown: tuple[Command, ...]
+    beside: tuple[Command, ...] = ()
+    before: tuple[Command, ...] = ()
+    hosts: tuple[str, ...] | dict[str, tuple[int, ...]] = ("a", "b")
+    links: int = 1
+    router: bool = False
+
+
+SILENT: Final[dict[str, Any]] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
+LISTEN: Final = "trio-ipv4 listen 239.1.2.3:5000 --interface en0"
+SEND: Final = "trio-ipv4 send 239.1.2.3:5000 --interface en0"
+MEMBER: Final = "socat -u UDP4-RECV:5001,ip-add-membership=239.1.1.1:en0 -"
+LAB_UP: Final = "timeout -s INT 6 trio-ipv4 lab up >/dev/null 2>&1"
+LOSSY: Final = (
+    "nft 'add table t; add chain t c { type filter hook input priority 0; }; "
+    "add rule t c udp dport 5000 numgen inc mod 50 0 drop'"
+)
+TOLD: Final = "sh -c 'echo the \\$EVENT member of \\$GROUP: \\$HOST'"
+QUERIER: Final = "ip link set br0 type bridge mcast_querier"
+SCENES: Final = {
+    "demo": Scene((Command("a", "trio-ipv4 demo"),)),
+    "interfaces": Scene((Command("a", "trio-ipv4 interfaces"),), links=2),
+    "interfaces-watch": Scene(
+        (Command("a", "trio-ipv4 interfaces --watch --for 3s"),),
+        (Command("a", "ip link set en1 down", 2),),
+        links=2,
+    ),
+    "send-probes": Scene(
+        (
+            Command("a", f"{SEND} --rate 100/s --for 3s"),
+            Command("a", "trio-ipv4 send 239.1.2.3:5000 hello --interface en0 --ttl 5"),
+            Command("a", "trio-ipv4 send 239.1.2.3:5000 hello; echo $?"),
+        )
+    ),
+    "ping": Scene((Command("a", "trio-ipv4 ping 198.18.0.2 --count 3", 3),), (Command("b", "trio-ipv4 ping --serve"),)),
+    "ping-group": Scene(
+        (Command("a", "trio-ipv4 ping 239.7.7.7 --count 2 --wait 1s", 3),),
+        tuple(Command(host, "trio-ipv4 ping --serve 239.7.7.7") for host in ("b", "c")),
+        hosts=("a", "b", "c"),
+    ),
+    "groups": Scene(
+        (
+            Command("a", "trio-ipv4 groups", 2),
+            Command("a", "trio-ipv4 groups --group 239.9.9.9; echo $?"),
+        ),
+        (Command("a", MEMBER), Command("a", f"{LISTEN} --source 198.18.0.2")),
+    ),
+    "lab-on": Scene(
+        (Command(None, f'trio-ipv4 lab up --on b="{LISTEN} --for 3s" --on a="sleep 1; {SEND} --count 2"'),)
+    ),
+    "lab": Scene(
+        (
+            Command(None, "timeout -s INT 3 trio-ipv4 lab up", shown="trio-ipv4 lab up"),
+            Command(
+                None,
+                f"{LAB_UP} & sleep 2; trio-ipv4 lab enter a trio-ipv4 interfaces",
+                shown="trio-ipv4 lab enter a trio-ipv4 interfaces",
+            ),
+        )
+    ),
+    "listen-flows": Scene(
+        (Command("a", "trio-ipv4 listen 239.1.2.3:5000 --for 5s"),),
+        (Command("b", f"{SEND} --rate 200/s --for 2s", 1.5),),
+    ),
+    "watch-joins": Scene((Command("a", "trio-ipv4 watch --for 6s"),), (Command("a", f"{LISTEN} --for 1s", 1.5),)),
+    "watch-exec": Scene(
+        (Command("a", f'trio-ipv4 watch --for 5s --group 239.1.2.3 --exec "{TOLD}"'),),
+        (Command("a", f"{LISTEN} --for 1s", 1.5),),
+    ),
+    # The how-to: five questions.
+    "who-sends": Scene(
+        (Command("b", "trio-ipv4 listen 239.1.2.3:5000 --for 3s"),),
+        (Command("a", f"{SEND} --rate 50/s", 1), Command("c", f"{SEND} --rate 5/s --size 400", 1)),
+        hosts=("a", "b", "c"),
+    ),
+    "how-many-hops": Scene(
+        (Command("a", "trio-ipv4 ping 198.18.1.2 --count 3", 3),),
+        (Command("b", "trio-ipv4 ping --serve"),),
+        hosts={"a": (0,), "b": (1,)},
+        router=True,
+    ),
+    "is-anything-lost": Scene(
+        (Command("b", f"{LISTEN} --for 5s"),),
+        (Command("a", f"{SEND} --rate 200/s --for 3s", 1.5),),
+        # Every fiftieth datagram is lost on the way.
+        before=(Command("b", LOSSY),),
+    ),
+    "who-has-joined-here": Scene((Command("a", "trio-ipv4 groups --group 239.1.1.1", 2),), (Command("a", MEMBER),)),
+    "who-has-joined-there": Scene(
+        (Command("router", "trio-ipv4 watch --for 6s --group 239.1.2.3"),),
+        (Command("a", f"{LISTEN} --for 8s", 1.5), Command("b", f"{LISTEN} --source 198.18.0.1 --for 8s", 2.5)),
+        router=True,
+    ),
+    "is-there-a-querier": Scene(
+        (Command("a", "trio-ipv4 watch --until-querier --for 130s; echo $?"),),
+        (Command("switch", f"sh -c '{QUERIER} 0; {QUERIER} 1'", 2),),
+    ),
+}
+
+
+def main(names: list[str]) -> None:
+    """Make the transcripts of these scenes, or all, and write them into the pages."""
+    for page in sorted(DOCS.rglob("*.md")):
+        text = page.read_text(encoding="utf-8")
+        made = MARK.sub(lambda match: transcript(match, names), text)
+        if made != text:
+            page.write_text(made, encoding="utf-8")
+            print(f"{page.relative_to(DOCS)}: written")
+
+
+def transcript(match: re.Match[str], names: list[str]) -> str:
+    """Return what stands in a page instead of a mark and its block."""
+    name = match[1]
+    if names and name not in names:
+        return match[0]
+    return f"<!-- transcript: {name} -->\n\n```text\n{play(SCENES[name])}```\n"
+
+
+def play(scene: Scene) -> str:
+    """Run the commands of a scene, and return what a person would see."""
+    with open_lab(scene.hosts, links=scene.links, router=scene.router) as lab:
+        for each in scene.before:
+            subprocess.run(on(lab, each.host, each.text), check=True)
+        with going_on(lab, scene.beside):
+            return "".join(f"$ {each.shown or each.text}\n{show(lab, each)}" for each in scene.shown)
+
+
+@contextlib.contextmanager
+def going_on(lab: Lab, commands: tuple[Command, ...]) -> Iterator[None]:
+    """Run commands meanwhile."""
+    processes = []
+    try:
+        for each in commands:
+            argv = on(lab, each.host, f"sleep {each.after}; exec {each.text}")
+            processes.append(subprocess.Popen(argv, env=environment(), **SILENT))
+        yield
+    finally:
+        for process in processes:
+            process.terminate()
+            process.wait()
+
+
+def show(lab: Lab, command: Command) -> str:
+    """Run a command on a terminal, and return what it says there."""
+    time.sleep(command.after)
+    here, there = pty.openpty()
+    ioctl(there, TIOCSWINSZ, struct.pack("HHHH", 40, COLUMNS, 0, 0))
+    argv = on(lab, command.host, command.text)
+    with subprocess.Popen(argv, env=environment(), stdin=there, stdout=there, stderr=there) as process:
+        os.close(there)
+        said = b""
+        end = time.monotonic() + LIMIT
+        with contextlib.suppress(OSError):  # EIO: nobody has the terminal any more.
+            while select.select([here], [], [], max(0, end - time.monotonic()))[0]:
+                said += os.read(here, 65536)
+        process.terminate()
+    os.close(here)
+    return "".join(f"{line.rstrip()}\n" for line in said.decode().replace("\r\n", "\n").splitlines())
+
+
+def on(lab: Lab, host: str | None, text: str) -> list[str]:
+    """Return the words that run a shell's command on a host."""
+    argv = ["sh", "-c", text]
+    if host is None:
+        return argv
+    return (lab.switch if host == "switch" else lab[host]).command(argv)
+
+
+def environment() -> dict[str, str]:
+    """No colours, nothing drawn anew; and this Python's commands first."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    return {**os.environ, "PATH": path, "TERM": "dumb", "NO_COLOR": "1", "LC_ALL": "C.UTF-8"}
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

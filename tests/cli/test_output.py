@@ -169,7 +169,7 @@ def test_no_rows_are_no_table(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_remarks_go_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
-    words = "These are many words that explain. " * 10
+    words = " ".join(["These are many words that explain."] * 10)
     Text().show(Explained(words))
     assert capsys.readouterr() == ("", f"{words}\n")
 

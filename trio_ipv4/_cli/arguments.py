@@ -91,7 +91,7 @@ def reads_each(read: Callable[[str], Any], metavar: str) -> Parameter:
         try:
             return read(token.value)
         except ValueError as error:
-            raise CoercionError(str(error), token=token) from None
+            raise CoercionError(msg=str(error), token=token) from None
 
     functools.update_wrapper(convert, read, assigned=("__name__", "__qualname__"))
     return Parameter(converter=convert, n_tokens=1, metavar=metavar, accepts_keys=False)

@@ -92,7 +92,7 @@ SCENES: Final = {
     "groups": Scene(
         (
             Command("a", "trio-ipv4 groups", 2),
-            Command("a", "trio-ipv4 groups --group 239.9.9.9; echo $?"),
+            Command("a", "trio-ipv4 groups 239.9.9.9; echo $?"),
         ),
         (Command("a", MEMBER), Command("a", f"{LISTEN} --source 198.18.0.2")),
     ),
@@ -136,7 +136,7 @@ SCENES: Final = {
         # Every fiftieth datagram is lost on the way.
         before=(Command("b", LOSSY),),
     ),
-    "who-has-joined-here": Scene((Command("a", "trio-ipv4 groups --group 239.1.1.1", 2),), (Command("a", MEMBER),)),
+    "who-has-joined-here": Scene((Command("a", "trio-ipv4 groups 239.1.1.1", 2),), (Command("a", MEMBER),)),
     "who-has-joined-there": Scene(
         (Command("router", "trio-ipv4 watch --for 6s --group 239.1.2.3"),),
         (Command("a", f"{LISTEN} --for 8s", 1.5), Command("b", f"{LISTEN} --source 198.18.0.1 --for 8s", 2.5)),

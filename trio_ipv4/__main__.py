@@ -13,6 +13,8 @@ def main() -> None:
         if error.name not in {"cyclopts", "rich"}:
             raise
         sys.exit(f"The command line needs {error.name}: pip install 'trio-ipv4[cli]'")
+    except KeyboardInterrupt:
+        sys.exit(130)  # 128 + SIGINT, as shells have it.
     run()
 
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import select
 import signal
+import struct
 import subprocess
 import sys
+import termios
+import time
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -219,3 +224,31 @@ def test_the_statuses_are_those_that_scripts_know() -> None:
         "INTERRUPTED": 130,
         "NOBODY_READS": 141,
     }
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_command_whose_reader_has_stopped_reading(number: int) -> None:
+    script = """
+import sys, trio
+from trio_ipv4._cli import interfaces, run
+async def flood(output, seconds):
+    async with interfaces.until_stopped(seconds):
+        while True:
+            output.show(interfaces.InterfaceListed(1, "x" * 4096, True, True, 1, (), ()))
+            await trio.lowlevel.checkpoint()
+interfaces._watch = flood
+sys.argv = ["trio-ipv4", "interfaces", "--watch", "--json"]
+run()
+"""
+    argv = [sys.executable, "-c", script]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, pipesize=65536) as process:
+        queued = [-1, 0]
+        while queued[-1] != queued[-2] or not queued[-1]:  # Until no further line fits.
+            time.sleep(0.2)
+            queued.append(struct.unpack("i", fcntl.ioctl(process.stdout, termios.FIONREAD, bytes(4)))[0])
+        for _ in range(10):  # A signal ends a write that has waited for more than a second.
+            process.send_signal(number)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(2)
+                break
+        assert process.poll() == Status.INTERRUPTED

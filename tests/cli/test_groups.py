@@ -18,11 +18,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from support.terminal import on_terminal
 from trio_ipv4._cli import groups
 from trio_ipv4._cli.groups import diag, foreign, processes, report, witness
-from trio_ipv4._cli.groups.merge import Filter, merge
 from trio_ipv4._cli.groups.records import GroupListed, NobodyThere, ProcessShown, SocketShown, Summary
 from trio_ipv4._cli.kernel_tables import read_groups, read_source_counts
+from trio_ipv4._cli.merge import Filter, merge
 from trio_ipv4._cli.output import lay_out
 from trio_ipv4.testing import open_lab
 
@@ -537,7 +538,7 @@ def test_suspects_without_a_process_are_told_by_their_users(monkeypatch: pytest.
     assert (process.pid, process.name, process.user) == (None, None, "root")
     assert {each.port for each in process.sockets} == {5000, 5001}
     assert collected.summary.text() == (
-        "The owners of 2 of 2 memberships were not seen: 7 processes could not be looked into. "
+        "The owners of 2 memberships were not seen: 7 processes could not be looked into. "
         "Root sees more (CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH)."
     )
 
@@ -569,7 +570,7 @@ def test_an_interface_s_name_may_hold_spaces_that_are_not_ascii_s() -> None:
 
 def test_in_a_pipe_each_record_has_a_line() -> None:
     with running(member(GROUP)) as (pid, _), joined((OTHER, LO)):
-        done = run("--group", GROUP, "--interface", "lo")
+        done = run(GROUP, "--interface", "lo")
     assert (done.returncode, done.stderr) == (0, "")
     heading, row, summary = done.stdout.splitlines()
     assert heading.split() == ["interface", "group", "sockets", "hears", "processes"]
@@ -578,10 +579,20 @@ def test_in_a_pipe_each_record_has_a_line() -> None:
     assert summary == "The owner of 1 membership was seen."
 
 
+def test_the_help_has_usage_and_examples() -> None:
+    said = run("--help").stdout
+    assert said.startswith("Usage: trio-ipv4 groups [OPTIONS] [GROUP...]\n")
+    assert "trio-ipv4 groups 239.1.2.3 " in said
+
+
 def test_a_group_without_members_is_a_negative() -> None:
     done = run("--group", GROUP, "--group", "224.0.0.1")
     assert (done.returncode, done.stderr) == (1, f"Nobody here is a member of {GROUP}.\n")
     assert "224.0.0.1" in done.stdout
+    # Who asked for nothing else is told once.
+    done = run(GROUP)
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", f"Nobody here is a member of {GROUP}.\n")
+    assert [each["event"] for each in objects(run(GROUP, "--json"))] == ["no_member", "summary"]
     collected = Collected()
     assert groups.main(collected, (), [IPv4Address(GROUP)]) == 1
     assert collected.records[0] == NobodyThere(IPv4Address(GROUP))
@@ -597,6 +608,7 @@ def test_only_the_interfaces_that_were_named_are_shown(two_ends: int) -> None:
 @pytest.mark.parametrize(
     ("arguments", "status", "words"),
     [
+        (("10.0.0.1",), 2, "must be a group, from 224.0.0.0 to 239.255.255.255, got '10.0.0.1'"),
         (("--group", "10.0.0.1"), 2, "must be a group, from 224.0.0.0 to 239.255.255.255, got '10.0.0.1'"),
         (("--interface", "nix"), 5, "interface named 'nix'"),
     ],
@@ -633,12 +645,25 @@ def row(sources: int = 0, **changed: Any) -> GroupListed:
 @pytest.mark.pure
 def test_in_60_columns_sources_and_processes_are_cut_and_the_sockets_give_way() -> None:
     heading, line = map(str, lay_out([row(sources=9)], 60))
-    assert heading.split() == ["interface", "group", "hears", "processes"]
-    assert len(line) <= 60
-    assert line.startswith("en0        239.255.255.250  only 10.0.0...  python3[4711]")
+    assert heading.split() == ["interface", "group", "processes"]
+    assert line == "en0        239.255.255.250  python3[4711]:5000, avahi-dae..."
     heading, line = map(str, lay_out([row()], 60))
-    assert line == "en0        239.255.255.250  everybody  python3[4711], ava..."
+    assert heading.split() == ["interface", "group", "hears", "processes"]
+    assert line == "en0        239.255.255.250  everybody  python3[4711]:5000..."
     assert len(line) <= 60
+
+
+def test_in_a_narrow_terminal_no_address_is_cut_in_the_middle() -> None:
+    sources = frozenset(IPv4Address(f"10.0.0.{number}") for number in range(1, 9))
+    with joined((GROUP, LO)) as made:
+        made.bind(("", 5000))
+        set_filter(made, LO, Filter("include", sources))
+        for columns, hears in ((70, "only 10.0.0.1, +7"), (200, f"only {', '.join(map(str, sorted(sources)))}")):
+            with on_terminal([*COMMAND, GROUP], columns=columns) as terminal:
+                shown = terminal.read_to_end()
+            assert hears in shown
+            assert f"[{os.getpid()}]:5000" in shown
+        assert json.loads(run(GROUP, "--json").stdout.splitlines()[0])["sources"] == list(map(str, sorted(sources)))
 
 
 @pytest.mark.pure
@@ -652,7 +677,7 @@ def test_in_46_columns_interface_group_and_processes_remain() -> None:
 def test_with_room_nothing_is_cut(width: int | None) -> None:
     _, line = map(str, lay_out([row(sources=9)], width))
     assert "10.0.0.9" in line
-    assert line.endswith("python3[4711], avahi-daemon[4712]")
+    assert line.endswith("python3[4711]:5000, avahi-daemon[4712]:5353")
 
 
 @pytest.mark.pure
@@ -680,10 +705,35 @@ def test_a_filter_that_is_not_certain_says_so(mode: str, words: str) -> None:
     ],
 )
 def test_the_summary_says_what_was_not_seen(unreadable: int, refused: int, needs: tuple[str, ...], words: str) -> None:
-    summary = Summary(3, 2, 1, unreadable, refused, needs)
-    assert summary.text() == f"The owners of 1 of 2 memberships were not seen: {words}"
+    summary = Summary(3, 2, 1, unreadable, refused, needs, can_ask=True)
+    assert summary.text() == f"The owner of 1 of 2 memberships was not seen: {words}"
 
 
 @pytest.mark.pure
 def test_the_summary_of_all_seen() -> None:
-    assert Summary(3, 2, 0, 0, 0, ()).text() == "The owners of all 2 memberships were seen."
+    for sockets, words in ((1, "owner of 1 membership was"), (2, "owners of both memberships were")):
+        assert Summary(3, sockets, 0, 0, 0, (), can_ask=True).text() == f"The {words} seen."
+    assert Summary(3, 3, 0, 0, 0, (), can_ask=True).text() == "The owners of all 3 memberships were seen."
+
+
+@pytest.mark.pure
+def test_the_summary_of_none_seen() -> None:
+    why = "they are the kernel's own, or processes outside this PID namespace."
+    for unseen, words in ((1, "owner of 1 membership was"), (3, "owners of 3 memberships were")):
+        assert Summary(3, unseen, unseen, 0, 0, (), can_ask=True).text() == f"The {words} not seen: {why}"
+
+
+def test_where_the_kernel_lets_nobody_be_asked_no_capability_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(foreign, "_PIDFD_GETFD", 9999)  # No system call has this number: ENOSYS.
+    with joined((GROUP, LO)):
+        summary = look(GROUP).summary
+    assert (summary.unseen, summary.needs, summary.can_ask) == (1, (), False)
+    assert "lets no socket be asked (pidfd_getfd(2), Linux 5.6)" in summary.text()
+
+
+def test_a_duplicate_that_is_no_socket_any_more_is_closed(tmp_path: Path) -> None:
+    with (tmp_path / "file").open("w") as file:
+        before = sorted(Path("/proc/self/fd").iterdir())
+        with pytest.raises(OSError, match="non-socket"), foreign.duplicate(os.getpid(), file.fileno(), 1):
+            pytest.fail("it is a file")
+        assert sorted(Path("/proc/self/fd").iterdir()) == before

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trio_ipv4 import FilterMode, SourceFilter
-from trio_ipv4._cli.groups.merge import Filter, merge
+from trio_ipv4._cli.merge import Filter, merge
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

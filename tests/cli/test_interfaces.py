@@ -219,9 +219,9 @@ FACTS: Any = (
 @pytest.mark.pure
 @pytest.mark.parametrize("row", [InterfaceListed(*FACTS), InterfaceChanged(*FACTS, "changed")])
 def test_flags_give_way_before_names_and_addresses(row: Row) -> None:
-    assert "RUNNING" in lay_out([row], 200, streamed=True)[1].plain
+    assert "RUNNING" in lay_out([row], 200)[1].plain
     for width in (60, 50):
-        heading, line = (each.plain for each in lay_out([row], width, streamed=True))
+        heading, line = (each.plain for each in lay_out([row], width))
         assert max(len(heading), len(line)) <= 60
         assert "RUNNING" not in line
         assert "fifteen-octets-" in line

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 import warnings
 from ipaddress import IPv4Interface
 from pathlib import Path
@@ -29,7 +30,7 @@ from trio_ipv4._cli.lab.hold import Plan
 from trio_ipv4._cli.lab.lines import LONGEST, Lines
 from trio_ipv4._cli.lab.notes import Note, own_note, written
 from trio_ipv4._cli.lab.records import ErrorLine, Exited, HostInterface, Line
-from trio_ipv4._cli.lab.words import HostCommand
+from trio_ipv4._cli.lab.words import HostCommand, HostNames
 from trio_ipv4._cli.output import JSONLines, lay_out
 
 if TYPE_CHECKING:
@@ -348,7 +349,23 @@ def test_a_note_of_a_process_that_is_gone_does_not_count(
         assert way_in.find_lab("lab", output) == own_note("lab", {})
 
 
-@pytest.mark.parametrize("content", [b"", b"\xff", b"[]", b'{"pid": 1}', b'{"pid": "x", "started": 1, "hosts": {}}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\xff",
+        b"[]",
+        b'{"pid": 1}',
+        b'{"pid": "x", "started": 1, "hosts": {}}',
+        b"[" * 100_000,
+        b'{"pid": 1e400, "started": 1, "hosts": {}}',
+        b'{"pid": 1, "started": null, "hosts": {}}',
+        b'{"pid": 1, "started": 1, "hosts": []}',
+        b'{"pid": 1, "started": 1, "hosts": {"a": "x"}}',
+        b'{"pid": 1, "started": 1, "hosts": {"a": []}}',
+        b'{"pid": 1, "started": 1, "hosts": {"a": [1]}}',
+    ],
+)
 def test_a_note_that_can_t_be_read_is_none(content: bytes) -> None:
     (notes.directory() / "lab").write_bytes(content)
     assert notes.read_note("lab") is None
@@ -487,7 +504,13 @@ def test_a_script_enters_a_lab_in_its_background(call: Call) -> None:
         out, err = lab.communicate(timeout=DEADLINE)
     assert (lab.returncode, err) == (143, "")
     events = [json.loads(line) for line in [first, *out.splitlines()]]
-    assert [each["event"] for each in events] == ["host_interface", "host_interface", "up", "hint", "hint", "down"]
+    assert [each["event"] for each in events] == [
+        "host_interface",
+        "host_interface",
+        "up",
+        *["comment", "hint"] * 2,
+        "down",
+    ]
     assert events[2]["hosts"] == ["x", "y", "switch"]
     assert there not in namespaces()
 
@@ -503,6 +526,50 @@ def test_after_a_kill_nothing_is_left_but_a_note_that_does_not_count(own_directo
         assert there not in namespaces()
     assert (own_directory / "lab").exists()
     assert call("up", "--for", "10ms")[0] == 0
+
+
+@needs_lab
+def test_after_a_kill_the_commands_are_gone(tmp_path: Path) -> None:
+    script = f"sleep 1000 & echo $$ $! >{tmp_path}/new; mv {tmp_path}/new {tmp_path}/pids; wait"
+    with running_lab("--on", f"a={script}") as lab:
+        deadline = time.monotonic() + DEADLINE
+        while not (tmp_path / "pids").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        pids = [int(each) for each in (tmp_path / "pids").read_text().split()]
+        assert all(map(is_running, pids))
+        lab.kill()
+        lab.wait(DEADLINE)
+        while any(map(is_running, pids)):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+
+@needs_lab
+async def test_a_command_that_can_t_be_watched_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[int] = []
+
+    def refuse(pid: int) -> int:
+        begun.append(pid)
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(running.os, "pidfd_open", refuse)
+    monkeypatch.setattr(trio._subprocess, "can_try_pidfd_open", False)
+    with pytest.raises(BaseExceptionGroup) as caught:
+        await hold.main(Collected(), Plan(on=(HostCommand("a", "sleep 1000"),)))
+    assert caught.group_contains(OSError, match="Too many open files")
+    assert not is_running(begun[0])
+
+
+@needs_lab
+async def test_a_host_is_on_the_links_that_are_named() -> None:
+    output = Collected()
+    hosts = words.read_hosts("x:0,y:1,z")
+    assert await hold.main(output, Plan(hosts.names, ends=hosts.ends, seconds=0.01)) == 0
+    rows = [each for each in output.records if isinstance(each, HostInterface)]
+    assert [(each.host, each.interface, each.bridge) for each in rows] == [
+        *[("x", "en0", "br0"), ("y", "en1", "br1"), ("z", "en0", "br0"), ("z", "en1", "br1")],
+    ]
 
 
 @needs_lab
@@ -538,7 +605,9 @@ def test_when_nobody_reads_the_commands_end(tmp_path: Path) -> None:
 def test_a_shell_has_the_terminal_and_its_prompt_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SHELL", "/bin/sh")
     with on_terminal([*LAB, "up"]) as lab:
-        assert lab.read_until("a command on b").count("\n") == 6
+        shown = lab.read_until("239.1.2.3:5000").splitlines()
+        assert "trio-ipv4 lab enter a" in shown  # A line of its own.
+        assert len(shown) == 8
         with on_terminal([*LAB, "enter", "b"]) as shell:
             shell.read_until("b$ ")
             shell.type("cat\nx\n")
@@ -658,7 +727,8 @@ def test_the_name_of_a_lab_is_a_file_s_name() -> None:
 @pure
 def test_hosts_are_names_with_commas_between() -> None:
     assert words.read_hosts("a,b_2,C").names == ("a", "b_2", "C")
-    for text in ("", "a,", "1a", "a b", "abcdefghijkl", "router", "a,switch", "a,b,a"):
+    assert words.read_hosts("a:0,b,c:3+1+1") == HostNames(("a", "b", "c"), {"a": (0,), "c": (1, 3)})
+    for text in ("", "a,", "1a", "a b", "abcdefghijkl", "router", "a,switch", "a,b,a", "a:", "a:32", "a:0+", "a:x,b"):
         with pytest.raises(ValueError, match="got "):
             words.read_hosts(text)
     with pytest.raises(ValueError, match="at most 253 names, got 254"):

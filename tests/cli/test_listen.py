@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import itertools
 import sys
@@ -170,9 +171,9 @@ async def test_loss_and_duplicates_agree_with_the_link_s_capture(
             while True:
                 probe = parse_probe(witness.receive_nowait().payload)
                 assert probe is not None
-                heard.append(probe.number)
+                heard.append(probe[1])
     on_the_link = [parse_probe(each.packet[28:]) for each in read_capture(tmp_path / "link.pcap")]
-    sent = {probe.number for probe in on_the_link if probe is not None}
+    sent = {probe[1] for probe in on_the_link if probe is not None}
     assert sent == set(range(2000))
     (total,) = kept.of(FlowTotal)
     between = {number for number in sent if heard[0] <= number <= max(heard)}
@@ -414,6 +415,10 @@ async def test_a_flow_goes_on_under_the_name_of_an_interface_that_is_made_anew(e
     assert [(each.interface, each.datagrams) for each in kept.of(FlowTotal)] == [("en0", 6)]
 
 
+def test_an_interface_whose_name_nobody_knows_has_its_number() -> None:
+    assert receivers.Names()[2**30] == f"#{2**30}"
+
+
 async def test_loopback_is_joined_by_name(either: Network) -> None:
     host = either["a"]
 
@@ -447,6 +452,28 @@ async def test_a_refused_join_names_interface_and_reason(either: Network) -> Non
     assert (refused.group, refused.interface) == (TO, "en1")
     assert "igmp_max_memberships" in refused.text()
     assert kept.of(Started)[0].interfaces == ("en0",)
+
+
+@pytest.mark.parametrize("count", [1, 100])
+async def test_a_full_disk_ends_it_with_the_summary_and_the_file_s_name(count: int, either: Network) -> None:
+    async def act(_: Kept) -> None:
+        await send(either["b"], [bytes(1000)] * count)
+
+    kept, refusals = Kept(), []
+
+    async def run() -> None:
+        what = wanted(TO, pcap=Path("/dev/full"), every=0.05, seconds=30)
+        with pytest.raises(OSError, match="can't write to /dev/full: No space left on device") as refusal:
+            await either["a"].run(functools.partial(session.listen, kept, what))
+        refusals.append(refusal.value.errno)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(run)
+        await kept.wait_for(Started)
+        await act(kept)
+    assert refusals == [errno.ENOSPC]
+    assert kept.of(Summary)[0].seconds < 30
+    assert no_groups(either["a"])
 
 
 async def test_a_capture_can_be_read_while_it_grows(tmp_path: Path, either: Network, eventually: Eventually) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import struct
 from ipaddress import IPv4Address
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
@@ -16,10 +16,10 @@ from trio_ipv4._cli.listen import flows as flows_module
 from trio_ipv4._cli.listen.figures import show_rate, show_seconds
 from trio_ipv4._cli.listen.flows import Flow, FlowKey, FlowTable
 from trio_ipv4._cli.listen.rebuild import rebuild
-from trio_ipv4._cli.listen.records import Nothing, Resumed, Stalled, Summary, show_flow, total_flow
-from trio_ipv4._cli.listen.sequence import RTPSequence, Sequence, Streams, is_plausible_rtp
+from trio_ipv4._cli.listen.records import DatagramShown, Nothing, Resumed, Stalled, Summary, show_flow, total_flow
+from trio_ipv4._cli.listen.sequence import ProbeSequence, RTPSequence, Sequence, Streams, is_plausible_rtp
 from trio_ipv4._cli.output import lay_out
-from trio_ipv4._cli.probe import Probe, parse_probe, unpack_probe
+from trio_ipv4._cli.probe import Probe
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -101,11 +101,56 @@ def test_a_gap_of_any_size_takes_no_room() -> None:
     assert facts(sequence) == (10**12 + 1, 10**12 - 2, 0, 1)
 
 
-@given(st.binary(max_size=40), st.integers(0, 2**32 - 1), st.integers(0, 2**64 - 1))
-def test_both_ways_to_read_a_probe_agree(tail: bytes, stream: int, number: int) -> None:
-    for payload in (tail, b"trioipv4" + tail, Probe(stream, number, 5).marshal() + tail):
-        probe = parse_probe(payload)
-        assert unpack_probe(payload) == (None if probe is None else (probe.stream, probe.number, probe.sent_ns))
+def test_the_gaps_that_are_remembered_are_bounded_however_they_are_filled() -> None:
+    sequence = counted([0, 10**6])
+    for number in range(2, 2000, 2):  # Each makes two gaps of one.
+        sequence.note(number)
+    sequence.note(3)  # Of one that is forgotten.
+    assert (sequence.duplicates, sequence.reordered) == (1, 999)
+    sequence.note(1999)
+    assert (sequence.duplicates, sequence.reordered) == (1, 1000)
+
+
+# Probes
+
+
+def probed(numbers: list[int]) -> Sequence:
+    sequence = ProbeSequence(numbers[0])
+    for number in numbers[1:]:
+        sequence.note(number)
+    return sequence.counts
+
+
+@pytest.mark.parametrize(
+    ("numbers", "expected"),
+    [
+        ([5, 6, 2**64 - 1, 7, 2**63, 9], (5, 1, 0, 0)),
+        ([5, 6, 10_000, 10_001], (9997, 9993, 0, 0)),  # A long silence of the network.
+        ([5, 6, 3005], (3001, 2998, 0, 0)),
+        ([10**6, 10**6 + 1, 3, 10**6 + 2], (3, 0, 0, 0)),
+        ([0, 4000, 9000, 3], (4, 2, 0, 0)),
+        ([300, 44, 43], (2, 0, 0, 1)),
+    ],
+)
+def test_a_probe_far_from_all_others_is_believed_only_with_its_successor(
+    numbers: list[int], expected: tuple[int, int, int, int]
+) -> None:
+    assert facts(probed(numbers)) == expected
+    assert probed(numbers).restarts == 0
+
+
+def test_a_first_probe_that_was_forged_is_followed_by_the_true_ones() -> None:
+    counts = probed([2**64 - 1, 0, 1, 2, 4])
+    assert facts(counts) == (6, 1, 0, 0)
+    assert counts.restarts == 1
+
+
+def test_one_forged_probe_ruins_neither_loss_nor_jitter() -> None:
+    arrivals = [(each + 0.5, Probe(1, each, each * SECOND).marshal()) for each in range(20)]
+    arrivals.insert(10, (9.6, Probe(1, 2**64 - 1, 2**64 - 1).marshal()))
+    total = total_flow(flow_of(arrivals))
+    assert (total.expected, total.lost, total.duplicates) == (20, 0, 0)
+    assert total.jitter_seconds == 0
 
 
 # RTP
@@ -283,7 +328,9 @@ def test_facts_that_did_not_come_are_left_out() -> None:
     flow = Flow(KEY)
     flow.note(4000, b"x", None, None, SECOND)
     shown = total_flow(flow)
-    assert (shown.ttl, shown.tos, shown.ecn, shown.cells()[-3]) == ((), (), (), "-")
+    assert (shown.ttl, shown.tos, shown.ecn, shown.cells()[-3:-1]) == ((), (), (), ("-", "-"))
+    datagram = DatagramShown(GROUP, 5000, SOURCE, 4000, "en0", SECOND, None, None, 1, b"x", "x")
+    assert datagram.text() == "1.000000000 198.18.0.1:4000 > 239.1.2.3:5000 en0 TTL - - 1: x"
 
 
 def test_a_flow_stops_after_3_s_and_three_times_its_longest_gap() -> None:
@@ -318,7 +365,18 @@ def test_flows_beyond_the_bound_are_counted_together(monkeypatch: pytest.MonkeyP
     assert table.is_full
     found = [(flow.key.source, flow.datagrams) for flow in table.all()]
     assert found == [*((IPv4Address(number + 2**24), 1) for number in range(3)), (None, 7)]
-    assert total_flow(list(table.all())[-1]).cells()[1:3] == ("others", "-")
+    assert total_flow(list(table.all())[-1]).cells()[:3] == ("239.1.2.3", "others", "-")
+
+
+def test_however_many_ports_there_are_the_bound_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flows_module, "MAX_FLOWS", 3)
+    table = FlowTable()
+    for port in range(1, 100):
+        table.find(FlowKey(GROUP, port, SOURCE, "en0")).note(1, b"x", 1, 0, SECOND)
+    assert [(flow.key.endpoint, flow.datagrams) for flow in table.all()] == [
+        *((f"239.1.2.3:{port}", 1) for port in range(1, 4)),
+        ("239.1.2.3", 96),
+    ]
 
 
 # Packets
@@ -346,7 +404,7 @@ def test_a_rebuilt_packet_has_right_checksums(payload: bytes, ttl: int, tos: int
 # Words and tables
 
 
-def test_in_60_columns_group_source_interface_and_rate_remain() -> None:
+def test_in_60_columns_group_source_interface_and_rate_remain_and_in_80_the_ttl() -> None:
     flow = Flow(FlowKey(GROUP, 50000, IPv4Address("198.18.100.100"), "enp0s31f6"))
     for each in range(100_000):
         flow.note(4000, b"x", 1, 0, each)
@@ -354,6 +412,8 @@ def test_in_60_columns_group_source_interface_and_rate_remain() -> None:
     assert len(heading) <= 60
     assert len(row) <= 60
     assert row.split()[:4] == ["239.1.2.3:50000", "198.18.100.100", "enp0s31f6", "10.0M"]
+    middle = lay_out([show_flow(flow, 1)], 80)[0].plain.split()
+    assert middle == ["group", "source", "interface", "datagrams/s", "datagrams", "lost", "TTL"]
     wide = lay_out([show_flow(flow, 1)], 200)[0].plain.split("  ")
     assert [each.strip() for each in wide if each][-4:] == ["longest gap", "TTL", "TOS", "octets"]
 
@@ -394,20 +454,87 @@ def test_a_stop_after_260_s_names_what_forgets_members_then() -> None:
     assert back.text() == "others to 239.1.2.3:5000 on any interface has come back after 12.2 s."
 
 
-def test_the_summary_says_whether_anything_was_lost() -> None:
-    quiet = Summary(3.0, 0, 0, 0, 0, None, None, None, None, ("239.1.2.3:5000",))
-    assert quiet.text() == (
-        "0 datagrams, 0 octets, of 0 flows in 3.0 s. The kernel dropped none. "
-        "Less than expected came to 239.1.2.3:5000."
-    )
-    unknown = Summary(3.0, 1, 1000, 5000, 7, None, None, None, None, ())
-    assert unknown.text() == (
+def summary(**changes: Any) -> Summary:
+    facts: dict[str, Any] = {
+        "seconds": 3.0,
+        "flows": 1,
+        "flows_numbered": 0,
+        "flows_undecided": 0,
+        "datagrams": 1000,
+        "octets": 5000,
+        "dropped": 0,
+        "silent": (),
+        "missed": (),
+    }
+    counts: dict[str, Any] = dict.fromkeys(("expected", "lost", "duplicates", "reordered", "restarts"))
+    return Summary(**{**facts, **counts, **changes})
+
+
+NUMBERED = {"flows_numbered": 1, "expected": 1003, "lost": 4, "duplicates": 0, "reordered": 0, "restarts": 0}
+
+
+def test_the_summary_says_what_came() -> None:
+    said = summary(dropped=7)
+    assert said.text() == (
         "1,000 datagrams, 5,000 octets, of 1 flow in 3.0 s. The kernel dropped 7 more. "
-        "Loss on the way is not known: the payload has no numbers, as our own probes and RTP do."
+        "Loss is not known: the payload is neither RTP nor probes of 'trio-ipv4 send'."
     )
-    known = Summary(3.0, 1, 1000, 5000, 0, 1003, 4, 1, 2, ())
-    assert known.text().endswith("The kernel dropped none. Lost 4 of 1,003. 1 duplicate, 2 late.")
-    assert [each.style() for each in (quiet, unknown, known)] == ["bold red"] * 3
+    assert said.style() == "bold red"
+    assert summary().style() == "bold"
+
+
+def test_of_silence_the_summary_says_just_that() -> None:
+    silent = ("239.1.2.3:5000", "239.1.2.4:5000")
+    nothing: dict[str, Any] = {"flows": 0, "datagrams": 0, "octets": 0, "silent": silent, "missed": silent[:1]}
+    assert summary(**nothing).text() == "Nothing came to 239.1.2.3:5000, 239.1.2.4:5000 in 3.0 s."
+    assert summary(**nothing).style() == "bold red"
+    assert summary(**nothing, dropped=3).text().endswith(" in 3.0 s. The kernel dropped 3.")
+    said = summary(silent=silent[:1], missed=silent).text()
+    assert said.endswith("Nothing came to 239.1.2.3:5000. Less than expected came to 239.1.2.4:5000.")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, "Lost 4 of 1,003, 0.4%."),
+        ({"lost": 0}, "Lost 0 of 1,003."),
+        ({"expected": 10**6}, "Lost 4 of 1,000,000, less than 0.1%."),
+        ({"duplicates": 1, "reordered": 2}, "Lost 4 of 1,003, 0.4%. 1 duplicate, 2 reordered."),
+        ({"reordered": 2}, "Lost 4 of 1,003, 0.4%. 2 reordered."),
+        (
+            {"lost": 8, "expected": 147, "flows": 2},
+            "Lost 8 of 147, 5.4% (1 of 2 flows has numbers).",
+        ),
+        ({"flows": 3, "flows_numbered": 2}, "Lost 4 of 1,003, 0.4% (2 of 3 flows have numbers)."),
+        ({"restarts": 1, "lost": 0}, "Lost 0 of 1,003. 1 restart: loss across it is not known."),
+        ({"restarts": 2, "lost": 0}, "Lost 0 of 1,003. 2 restarts: loss across them is not known."),
+    ],
+)
+def test_the_summary_says_what_was_lost(changes: dict[str, Any], words: str) -> None:
+    assert summary(**{**NUMBERED, **changes}).text().partition("dropped none. ")[2] == words
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"datagrams": 4}, "4 datagrams are too few to recognise RTP."),
+        ({"datagrams": 1}, "1 datagram is too few to recognise RTP."),
+        ({"flows": 300, "flows_undecided": 299}, "too few datagrams to recognise RTP came by 299 flows."),
+    ],
+)
+def test_why_loss_is_not_known_may_be_that_little_came(changes: dict[str, Any], words: str) -> None:
+    assert summary(**{"flows_undecided": 1, **changes}).text().partition("Loss is not known: ")[2] == words
+
+
+def test_a_flow_is_undecided_while_rtp_has_no_run() -> None:
+    def is_undecided(payloads: list[bytes]) -> bool:
+        return flow_of([(each, payload) for each, payload in enumerate(payloads)]).is_undecided
+
+    packets = [rtp(number) for number in range(5)]
+    assert [is_undecided(packets[:count]) for count in (1, 4, 5)] == [True, True, False]
+    assert not is_undecided([b"hello"])
+    assert not is_undecided([Probe(1, 0, 0).marshal()])
+    assert not is_undecided([rtp(number) for number in range(0, 60, 3)])
 
 
 def test_silence_says_what_to_look_at() -> None:

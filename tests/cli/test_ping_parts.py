@@ -13,12 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_ipv4 import ParseError
+from trio_ipv4 import ParseError, UnreachableCode
 from trio_ipv4._cli.ends import Status
 from trio_ipv4._cli.ping import protocol, read_interval, read_sizes, read_target
 from trio_ipv4._cli.ping.allowance import Allowance
 from trio_ipv4._cli.ping.asking import STATUSES, time_in_queue, to_hops
-from trio_ipv4._cli.ping.plan import Asking, advise, describe_group
+from trio_ipv4._cli.ping.plan import Asking, Course, advise, describe_group
 from trio_ipv4._cli.ping.protocol import (
     Field,
     FieldType,
@@ -34,6 +34,7 @@ from trio_ipv4._cli.ping.records import (
     Answer,
     ClientCame,
     Hint,
+    Loss,
     MulticastCame,
     PingStarted,
     PingSummary,
@@ -167,7 +168,7 @@ def test_an_answer_repeats_its_request_and_is_never_much_longer(request: Message
     octets, answer = request.marshal(), make_answer(request, VERSION).marshal()
     assert answer[:1] == b"A"
     assert answer[1 : len(octets)] == octets[1:]
-    assert len(answer) <= max(len(octets), protocol.LONGEST_PADDED)
+    assert len(answer) <= max(len(octets), min(protocol.LONGEST_PADDED, 3 * len(octets)))
     if not request.wants_version and request.reply_size is None:
         assert len(answer) == len(octets)
     assert parse_message(answer).fields[: len(request.fields)] == request.fields
@@ -176,18 +177,27 @@ def test_an_answer_repeats_its_request_and_is_never_much_longer(request: Message
 @pytest.mark.parametrize(
     ("asked", "size"),
     [
-        (100, 100),
-        (1024, 1024),
-        (1025, 6 + 1),  # More than a client reads, and than a responder is to be abused for.
-        (65535, 6 + 1),
+        (20, 20),
+        (22, 21),  # More than a responder is to be abused for.
+        (1024, 21),
+        (65535, 21),
         (6 + 1 + 4, 6 + 1 + 4),  # The shortest filling is none.
         (6 + 1 + 3, 6 + 1),  # No room for a field.
         (0, 6 + 1),
     ],
 )
-def test_an_answer_has_the_size_that_is_asked_for_within_bounds(asked: int, size: int) -> None:
+def test_an_answer_has_the_size_that_is_asked_for_within_three_times_its_request(asked: int, size: int) -> None:
     request = Message(Kind.REQUEST, (Field(FieldType.REPLY_SIZE, asked.to_bytes(2, "big")),))
     assert len(make_answer(request, VERSION).marshal()) == size
+
+
+def test_an_answer_is_never_made_longer_than_a_client_reads() -> None:
+    fields = Field(FieldType.REPLY_SIZE, b"\xff\xff"), Field(FieldType.PAD, bytes(500))
+    assert len(make_answer(Message(Kind.REQUEST, fields), VERSION).marshal()) == 1024
+
+
+def test_a_short_request_gets_no_version() -> None:
+    assert make_answer(Message(Kind.REQUEST, (Field(FieldType.WANTS_VERSION),)), VERSION).version is None
 
 
 def test_an_answer_says_the_version_if_asked_and_if_there_is_room() -> None:
@@ -223,6 +233,15 @@ def test_no_more_is_allowed_than_the_limit_in_a_second_beside_a_first_lot(limit:
         now += pause
         taken += allowance.take(now)
         assert taken <= limit + limit * now + 1e-6
+
+
+def test_what_is_long_takes_more_of_the_limit() -> None:
+    allowance = Allowance(10, 0.0)
+    assert [allowance.take(0.0, 4) for _ in range(4)] == [True, True, False, False]
+    assert allowance.take(0.0, 2)
+    # More than there ever is takes all.
+    assert not allowance.take(0.5, 99)
+    assert allowance.take(1.0, 99)
 
 
 def test_the_limit_is_reached() -> None:
@@ -439,31 +458,80 @@ def test_targets_sizes_and_intervals_are_read() -> None:
             read(text)
 
 
+def test_a_host_s_name_is_not_looked_up() -> None:
+    with pytest.raises(ValueError, match=r"names are not looked up, got 'example\.org'"):
+        read_target("example.org")
+
+
 def test_each_finding_but_the_best_has_its_advice() -> None:
-    of_group = attrs.evolve(ASKING, target=GROUP, ttl=1)
-    assert "Does a responder run on 198.18.0.2?" in advise(Finding.NOTHING, ASKING)
-    assert "'trio-ipv4 ping --serve 239.1.2.234'" in advise(Finding.NOTHING, of_group)
-    assert "TTL 1" in advise(Finding.NOTHING, of_group)
-    assert "querier" in advise(Finding.UNICAST_ONLY, ASKING)
-    assert "firewall" in advise(Finding.MULTICAST_ONLY, ASKING)
+    of_group, course = attrs.evolve(ASKING, target=GROUP, ttl=1), Course()
+    assert "Does a responder run on 198.18.0.2?" in advise(Finding.NOTHING, ASKING, course)
+    assert "'trio-ipv4 ping --serve 239.1.2.234'" in advise(Finding.NOTHING, of_group, course)
+    assert "TTL 1" in advise(Finding.NOTHING, of_group, course)
+    assert "no multicast to 239.1.2.234 gets here" in advise(Finding.UNICAST_ONLY, ASKING, course)
+    assert "querier" in advise(Finding.UNICAST_ONLY, ASKING, course)
+    assert "firewall" in advise(Finding.MULTICAST_ONLY, ASKING, course)
+    assert "the figures tell which" in advise(Finding.MIXED, ASKING, course)
     assert "239.1.2.234" in describe_group(IPv4Address("239.1.2.3"))
+
+
+def test_soon_after_the_join_nothing_is_blamed() -> None:
+    soon = Course(asked_for=1.9)
+    early = "Too early to tell: the join may not have got through yet. Try --count 5"
+    assert advise(Finding.UNICAST_ONLY, ASKING, soon) == f"{early}."
+    assert advise(Finding.UNICAST_ONLY, attrs.evolve(ASKING, interval=0.1), soon) == f"{early} --interval 1s."
+    assert "Too early" not in advise(Finding.UNICAST_ONLY, ASKING, Course(asked_for=2.0))
+
+
+def test_who_joined_nowhere_can_t_hear() -> None:
+    said = advise(Finding.UNICAST_ONLY, ASKING, Course(is_member=False))
+    assert said == "This host has joined 239.1.2.234 on no interface, so no multicast to it can come."
+
+
+@pytest.mark.parametrize(
+    ("code", "offender", "words"),
+    [
+        (UnreachableCode.PORT_UNREACHABLE, RESPONDER, "No responder runs on 198.18.0.2, port 4321"),
+        (UnreachableCode.NET_UNREACHABLE, OTHER, "The router 198.18.0.3 knows no way to 198.18.0.2."),
+        (UnreachableCode.HOST_UNREACHABLE, OTHER, "The router 198.18.0.3 does not reach 198.18.0.2"),
+        (UnreachableCode.HOST_UNREACHABLE, IPv4Address("198.18.0.1"), "198.18.0.2 does not answer on its link"),
+        (UnreachableCode.COMMUNICATION_PROHIBITED, OTHER, "198.18.0.3 forbids it"),
+        (UnreachableCode.SOURCE_ROUTE_FAILED, OTHER, "Does a responder run"),
+    ],
+)
+def test_an_error_says_why_nothing_came(code: UnreachableCode, offender: IPv4Address, words: str) -> None:
+    course = Course(offender=offender, code=code, own=[IPv4Address("198.18.0.1")])
+    assert advise(Finding.NOTHING, ASKING, course).startswith(words)
 
 
 def summary(**changes: Any) -> PingSummary:
     facts = {"finding": "both", "target": RESPONDER, "group": GROUP, "sent": 3, "responders": (RESPONDER,)}
-    return PingSummary(**{**facts, "errors": 0, "ignored": 0, "seconds": 2.04, **changes})
+    return PingSummary(**{**facts, "errors": 0, "ignored": 0, "drops": 0, "losses": (), "seconds": 2.04, **changes})
 
 
 @pytest.mark.parametrize(
     ("record", "text"),
     [
         (summary(), "Both: unicast and multicast came from 198.18.0.2. 3 requests in 2.0 s."),
+        (summary(sent=1, seconds=0.0034), "198.18.0.2. 1 request in 3 ms."),
+        (summary(drops=1), "in 2.0 s. This host itself has dropped 1 datagram."),
+        (
+            summary(losses=(Loss("multicast", 1, 2, 1),)),
+            "from 198.18.0.2; 1 of 2 multicast answers was lost, before the join took effect. 3 requests",
+        ),
+        (
+            summary(losses=(Loss("unicast", 2, 3, 2), Loss("multicast", 2, 3, 1))),
+            "2; 2 of 3 unicast answers were lost; 2 of 3 multicast answers were lost. 3 requests",
+        ),
         (
             summary(finding="unicast only"),
             "Unicast only: from 198.18.0.2, no multicast to 239.1.2.234 came. 3 requests",
         ),
         (summary(finding="multicast only", sent=1), "Multicast only: from 198.18.0.2, no unicast came. 1 request in"),
-        (summary(finding="mixed", responders=(RESPONDER, OTHER)), "Mixed: not all of 198.18.0.2, 198.18.0.3 came both"),
+        (
+            summary(finding="mixed", responders=(RESPONDER, OTHER)),
+            "not all of 198.18.0.2 and 198.18.0.3 came both",
+        ),
         (summary(finding="nothing", responders=()), "Nothing: no answer from 198.18.0.2 came. 3 requests in 2.0 s."),
         (PingStarted(RESPONDER, 4321, GROUP, False, ("en0",), (42,), 64), "Joined 239.1.2.234 on en0."),
         (PingStarted(RESPONDER, 4321, GROUP, True, ("en0",), (42,), 64), "239.1.2.234 from 198.18.0.2 alone on en0."),
@@ -471,14 +539,24 @@ def summary(**changes: Any) -> PingSummary:
         (Hint("Not asked."), "Not asked."),
         (ResponderFound(RESPONDER, "0.9.1"), "198.18.0.2 is a responder, version 0.9.1."),
         (MulticastCame(RESPONDER, 1, 0.1), "198.18.0.2: multicast from #1 on, 0.100 s after the join."),
-        (ServingStarted(4321, (), (), 100), "Answering requests to port 4321 of this host: at most 100 in a second."),
         (
-            ServingStarted(4321, (GROUP,), ("en0",), 9),
-            "port 4321 of this host and of 239.1.2.234, on en0 alone: at most 9 in a second.",
+            ServingStarted(4321, (), (), 100, ()),
+            "requests to port 4321 of this host: at most 100 in a second.",
         ),
         (
-            ServingSummary(2, 7, 6, 5, 4, 3, 2, 1.0),
-            "7 requests of 2 clients in 1.0 s: 6 answered by unicast, 5 by multicast, 4 ignored, 3 over the limit, 2 a",
+            ServingStarted(4321, (GROUP,), ("en0", "en1"), 9, (OTHER, RESPONDER)),
+            "of 239.1.2.234, on en0 and en1 alone: at most 9 in a second. On another host: trio-ipv4 ping 198.18.0.3",
+        ),
+        (ServingStarted(99, (), (), 9, (OTHER,)), "On another host: trio-ipv4 ping 198.18.0.3 --port 99"),
+        (ServingSummary(1, 1, 1, 0, 0, 0, 0, 0, 0.5), "1 request from 1 client in 500 ms: 1 answered"),
+        (ServingSummary(1, 1, 1, 0, 0, 0, 0, 8, 0.5), "by multicast, 8 dropped by this host itself."),
+        (
+            summary(responders=(RESPONDER, OTHER, IPv4Address("198.18.0.4"))),
+            "came from 198.18.0.2, 198.18.0.3 and 198.18.0.4.",
+        ),
+        (
+            ServingSummary(2, 7, 6, 5, 4, 3, 2, 0, 1.0),
+            "7 requests from 2 clients in 1.0 s: 6 answered by unicast, 5 by multicast, 4 ignored, 3 over the limit, 2",
         ),
     ],
 )
@@ -500,7 +578,8 @@ def test_the_cells_of_an_answer() -> None:
     )
     assert failed.cells() == ("-", "198.18.0.2", "error", "-", "-", "-", "port unreachable")
     assert [each.style() for each in (answer(), answer(late=True), failed)] == ["", "yellow", "red"]
-    assert [each.style() for each in (summary(), summary(finding="mixed"))] == ["green", "red"]
+    summaries = summary(), summary(finding="mixed"), summary(losses=(Loss("unicast", 1, 3, 0),))
+    assert [each.style() for each in summaries] == ["green", "red", "yellow"]
 
 
 def test_a_client_that_gets_no_multicast_is_told_of() -> None:

@@ -316,6 +316,90 @@ async def test_an_interface_that_refuses_does_not_stop_the_others(two_links: Lab
     assert notes.of("summary")[0]["interfaces_refused"] == 2
 
 
+@pytest.mark.parametrize(
+    ("first", "datagrams", "refused", "given_up"),
+    [
+        ("EMSGSIZE", 3, 1, False),
+        ("ENOBUFS", 2, 2, False),
+        ("EPERM", 3, 1, False),
+        ("ENETUNREACH", 0, 1, True),
+        ("EADDRNOTAVAIL", 0, 1, True),
+    ],
+)
+async def test_an_interface_is_given_up_only_for_what_stays(
+    first: str, datagrams: int, refused: int, given_up: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "lines").write_bytes(b"one\ntwo\nthree\nfour\n")
+    left = [getattr(errno, first)] * refused
+    try_it = Sender._try
+
+    async def refuse(self: Sender, conn: PacketConn, batch: list[bytes]) -> tuple[int, OSError | None]:
+        return (0, OSError(left.pop(), "no")) if left else await try_it(self, conn, batch)
+
+    monkeypatch.setattr(Sender, "_try", refuse)
+    what = FileGiven(str(tmp_path / "lines"), lines=True)
+    status, notes = await send(None, plan("lo", what=what, count=None, rate=None))
+    (refusal,), (row,) = notes.of("refused"), notes.of("interface_summary")
+    assert (status, refusal["errno"], refusal["given_up"]) == (5, first, given_up)
+    assert (row["datagrams"], row["refused"]) == (datagrams, refused)
+
+
+async def test_the_first_line_that_is_too_long_for_the_mtu_costs_one_line(
+    two_links: Lab, tmp_path: Path, eventually: Eventually
+) -> None:
+    (tmp_path / "lines").write_bytes(b"x" * 1473 + b"\nshort\n")
+    with wire(two_links["b"], "en0") as first:
+        what = FileGiven(str(tmp_path / "lines"), lines=True)
+        status, notes = await send(two_links["a"], plan("en0", what=what, count=None, rate=None, fragment=False))
+        await eventually(lambda: first.look())
+    (refusal,) = notes.of("refused")
+    assert [packet.payload for packet in first.packets] == [b"short"]
+    assert (status, refusal["errno"], refusal["given_up"]) == (5, "EMSGSIZE", False)
+    assert "of the batch" not in refusal["reason"]
+
+
+async def test_a_firewall_that_refuses_the_first_ten_refuses_all(two_links: Lab) -> None:
+    a = two_links["a"]
+    rule = "table ip t { chain o { type filter hook output priority 0; udp dport 5000 drop; }; }"
+    await trio.run_process(a.command(["nft", rule]))
+    asked = plan("en0", what=ProbesWanted(), count=None, rate=Rate(datagrams=1000))
+    status, notes = await send(a, asked)
+    refusals = [(each["errno"], each["given_up"]) for each in notes.of("refused")]
+    assert (status, refusals) == (5, [("EPERM", False), ("EPERM", True)])
+    assert notes.of("refused")[1]["reason"] == "nothing was sent, 10 times in a row, and it is given up"
+    assert notes.of("summary")[0]["refused"] == 10
+
+
+@pytest.mark.parametrize("words", [["--file", "-"], ["--file", "-", "--lines"]])
+def test_a_closed_standard_input_is_an_error_and_no_payload(words: list[str]) -> None:
+    argv = [*COMMAND, f"{GROUP}:{PORT}", "--interface", "lo", *words]
+    closing = ["sh", "-c", 'exec "$@" <&-', "sh", *argv]
+    done = subprocess.run(closing, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 5
+    assert "standard input is closed" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [(["--interface", "missing"], "missing"), (["--interface", "lo", "--source", "198.18.0.77"], "198.18.0.77")],
+)
+def test_what_does_not_exist_is_told_without_a_table(words: list[str], reason: str) -> None:
+    argv = [*COMMAND, f"{GROUP}:{PORT}", "hello", *words]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout) == (5, "Nothing was sent.\n")
+    assert reason in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_the_help_has_examples_and_names_the_payload(capsys: pytest.CaptureFixture[str]) -> None:
+    _cli.app(["send", "--help"], result_action="return_value")
+    said = capsys.readouterr().out
+    assert "trio-ipv4 send 239.1.2.3:5000 hello --interface en0" in said
+    assert said.startswith("Usage: trio-ipv4 send [OPTIONS] GROUP:PORT [PAYLOAD]\n")
+    assert re.search(r"^\S +PAYLOAD +The payload, as text", said, re.MULTILINE)
+
+
 async def test_a_foreign_source_is_refused(two_links: Lab) -> None:
     status, notes = await send(two_links["a"], plan("en0", source=IPv4Address("198.18.0.77")))
     (refusal,) = notes.of("refused")
@@ -368,14 +452,16 @@ async def test_sending_goes_on_when_a_link_comes_back(two_links: Lab, eventually
             a.set_up("en0", True)
             await eventually(lambda: len(first.look()) > len(before) + 5)
             os.kill(os.getpid(), signal.SIGINT)
+        (row,) = notes.of("interface_summary")
+        # It went on sending until the signal came.
+        await eventually(lambda: len(first.look()) == row["datagrams"])
     (refusal,) = notes.of("refused")
     assert (refusal["errno"], refusal["given_up"]) == ("ENETUNREACH", False)
-    (row,) = notes.of("interface_summary")
     after = numbers([packet.payload for packet in first.packets])
     assert row["refused"] > 0
     # The numbers of those that were refused are missing, so that `listen` counts them as lost.
     assert after[len(before)] > before[-1] + 1
-    assert after[-1] + 1 == row["datagrams"] + row["refused"]
+    assert max(after) + 1 == row["datagrams"] + row["refused"], after
 
 
 async def test_a_refused_option_leaves_nothing_open(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -538,11 +624,11 @@ async def test_sigterm_ends_with_the_summary_and_a_pipe_has_a_line_for_each_reco
         said += (await read_all(process.stdout)).encode()
         assert await process.wait() == 143
         remarks = await read_all(process.stderr)
-    assert remarks == f"{GROUP}:{PORT} by lo from 127.0.0.1, TTL 1 (stays on this host)\n"
+    assert remarks == f"Sending to {GROUP}:{PORT} by lo from 127.0.0.1, TTL 1 (stays on this host)\n"
     *rows, row, last = [line for line in said.decode().splitlines() if " datagrams " not in line]
     assert all(re.fullmatch(r" *\d\.\d s  lo +\d+ +\d+ .*", line) for line in rows), rows
     assert re.match(r"lo +127\.0\.0\.1 +\d+ ", row)
-    assert re.match(r"Sent \d+ datagrams, [\d,]+ octets in ", last)
+    assert re.match(r"Sent \d+ datagrams, [\d,]+ octets by lo in ", last)
 
 
 async def test_whoever_stops_reading_ends_it() -> None:
@@ -603,14 +689,14 @@ def test_it_fits_the_terminal(columns: int) -> None:
     assert process.returncode == 0
     assert max(map(len, plain.splitlines())) <= columns
     assert "datagrams/s" in plain
-    assert ("median late" in plain) == (columns == 200)
+    assert ("late (median)" in plain) == (columns == 200)
 
 
 def test_a_plain_user_may_send(as_nobody: AsNobody) -> None:
     argv = as_nobody([*COMMAND, f"{GROUP}:{PORT}", "hello", "--interface", "lo", "--tos", "EF", "--dont-fragment"])
     done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stderr
-    assert "Sent 1 datagram, 5 octets." in done.stdout
+    assert done.stdout == "Sent 1 datagram, 5 octets by lo.\n"  # No table of one.
     assert "TOS 0xb8" in done.stderr
 
 

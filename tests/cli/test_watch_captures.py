@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import struct
 import subprocess
 from typing import TYPE_CHECKING
@@ -190,6 +192,8 @@ def test_a_packet_that_is_cut_short_ends_the_file(path: Path) -> None:
         (section("<") + enhanced("<", 0, 0, PACKETS[0]), "out of place"),
         (section("<") + block("<", 1, b""), "too short"),
         (section("<") + interface("<", 101, option("<", 9, b"")), "too short"),
+        (section("<") + interface("<", 101, option("<", 14, bytes(4))), "too short"),
+        (section("<") + interface("<", 101, option("<", 14, bytes(9))), "too short"),
     ],
 )
 def test_another_file_is_an_error(octets: bytes, reason: str, path: Path) -> None:
@@ -218,3 +222,37 @@ def test_no_octets_make_reading_fail(tmp_path_factory: pytest.TempPathFactory, s
             assert each.packet
     except OSError as error:
         assert "any.pcap is" in str(error)
+
+
+def test_a_packet_at_no_time_is_an_error(path: Path) -> None:
+    def with_offset(seconds: int) -> bytes:
+        return section("<") + interface("<", 101, option("<", 14, struct.pack("<q", seconds)))
+
+    for offset in (1 << 40, -5, -(1 << 63)):
+        with pytest.raises(OSError, match=r"some\.pcap is broken: a packet of .* ns since the epoch"):
+            read(path, with_offset(offset) + enhanced("<", 0, 0, PACKETS[0]))
+    latest = (1 << 63) // 10**9
+    (captured,) = read(path, with_offset(latest) + enhanced("<", 0, 0, PACKETS[0]))
+    assert captured.timestamp_ns == latest * 10**9
+
+
+@pytest.mark.parametrize("kind", ["pcap", "pcapng"])
+def test_a_pipe_is_read_as_it_is_written(kind: str, path: Path) -> None:
+    whole = pcap("<", 101, PACKETS)
+    if kind == "pcapng":
+        whole = section(">") + interface(">", 101) + b"".join(enhanced(">", 0, 0, each) for each in PACKETS)
+    os.mkfifo(path)
+    waits: list[int] = []
+
+    def give_up() -> None:
+        """Nothing comes after the first time."""
+        waits.append(len(found))
+        if len(waits) > 1:
+            raise BlockingIOError
+
+    found: list[bytes] = []
+    with path.open("r+b", buffering=0) as pipe, contextlib.suppress(BlockingIOError):  # Both ends: it opens at once.
+        pipe.write(whole)
+        found.extend(each.packet for each in read_capture(path, give_up))
+    assert found == PACKETS
+    assert waits == [0, 2]

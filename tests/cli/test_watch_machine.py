@@ -30,12 +30,16 @@ from trio_ipv4._cli.watch.packets import read_packet
 from trio_ipv4._cli.watch.records import (
     ClockSet,
     CommandTold,
+    Dropped,
     GroupState,
     Limit,
     Member,
+    NotUp,
     QuerierChange,
     QuerierState,
+    SourceLimit,
     Summary,
+    Unsure,
 )
 from trio_ipv4._cli.watch.timers import Timers
 from trio_ipv4._cli.watch.watcher import Watcher
@@ -342,8 +346,8 @@ def test_a_querier_of_an_older_version_beside_version_3_is_told_once(version: in
     told.hear(GENERAL, A, after=1)
     (conflict,) = told.of("version")
     assert (conflict.of, conflict.version, str(conflict.address)) == ("querier", version, B)
-    assert "hosts follow, and tell no sources" in conflict.text()
-    assert ("no leaves" in conflict.text()) == (version == 1)
+    assert "hosts follow it, and no longer name sources" in conflict.text()
+    assert ("or tell leaves" in conflict.text()) == (version == 1)
     told.wait(1000)
     told.hear(GENERAL, A)
     told.hear(older, B)
@@ -386,6 +390,67 @@ def test_one_version_alone_is_no_conflict() -> None:
     told.hear(IGMPv2Report(GROUP), B)
     told.hear(IGMPLeave(GROUP), B)
     assert told.of("version") == []
+
+
+def test_hosts_keep_to_an_older_querier_for_ten_times_its_response_time() -> None:
+    told = Told()
+    told.hear(IGMPQuery(version=2, max_response_time=2.0), C)
+    told.hear(IGMPv2Report(GROUP), B, after=269.9)  # RFC 9776 section 8.12: 2 * 125 + 10 * 2 seconds.
+    told.hear(report(IS_ANY), A)
+    told.hear(IGMPv2Report(GROUP), B, after=0.1)
+    assert [each.of for each in told.of("version")] == ["querier"]
+    told.hear(IGMPv2Report(GROUP), B, after=0.1)
+    assert [each.of for each in told.of("version")] == ["querier", "host"]
+
+
+def test_whether_there_is_a_querier_is_known_after_a_time() -> None:
+    told = Told()
+    told.watcher.begin(told.now, "en0")
+    told.wait(254)
+    assert [each.known for each in told.watcher.querier_states()] == [False]
+    told.wait(1)
+    assert [each.known for each in told.watcher.querier_states()] == [True]
+    told.watcher.begin(told.now, "en1")
+    told.hear(GENERAL, A, on="en1")
+    assert [each.known for each in told.watcher.querier_states()] == [True, True]
+    told.wait(255)
+    assert [each.known for each in told.watcher.querier_states()] == [True, True]
+
+
+@pytest.mark.parametrize("message", [report(IS_ANY, "224.0.0.106"), IGMPv2Report("224.0.0.106")])
+def test_what_a_switch_wants_for_itself_makes_no_member(message: IGMPMessage) -> None:
+    told = Told()
+    told.hear(message, "0.0.0.0")
+    assert told.records[0].text().endswith("report): a switch's own wish, for multicast router discovery") or (
+        told.records[0].text().endswith("(mode is exclude): a switch's own wish, for multicast router discovery")
+    )
+    assert told.state() == {}
+    told.hear(message, A)
+    assert told.members() == [("first", A)]
+    assert not told.of("report")[1].text().endswith("discovery")
+
+
+def test_of_a_member_so_many_sources_are_remembered() -> None:
+    told = Told()
+    many = [str(IPv4Address(0x0A000000 + number)) for number in range(200)]
+    for first in range(0, 200, 50):
+        told.hear(report(GroupRecordType.ALLOW_NEW_SOURCES, SPECIFIC, many[first : first + 50]), after=1)
+    told.hear(report(IS_ANY, GROUP, many))
+    assert {len(sources) for _, sources in told.state().values()} == {64}
+    assert [(each.sources, str(each.host)) for each in told.of("source_limit")] == [(64, A)]
+
+
+def test_records_that_change_nothing_cost_little() -> None:
+    told = Told(most=10**6)
+    for first in range(0, 40_000, 300):
+        sources = [str(IPv4Address(0x0A000000 + number)) for number in range(first, first + 300)]
+        told.hear(report(GroupRecordType.ALLOW_NEW_SOURCES, SPECIFIC, sources), after=0.01)
+    forged = IGMPv3Report([GroupRecord(GroupRecordType.ALLOW_NEW_SOURCES, SPECIFIC, ["10.0.0.1"])] * 120)
+    octets = packet(forged)
+    began = time.process_time()
+    for _ in range(10):
+        told.watcher.hear(told.now, "en0", octets)
+    assert time.process_time() - began < 1  # It was 1.9 s.
 
 
 # Messages
@@ -527,7 +592,7 @@ GROUP_ADDRESS, ADDRESS = IPv4Address(GROUP), IPv4Address(A)
         ),
         (
             QuerierChange(**EN0, change="proxy", address=None, previous=None, version=2, silent_seconds=None),
-            "queries come without an address: a switch asks, and no router (version 2)",
+            "the querier is a switch (0.0.0.0), version 2",
         ),
         (
             QuerierChange(**EN0, change="silent", address=None, previous=ADDRESS, version=3, silent_seconds=255.0),
@@ -545,7 +610,22 @@ GROUP_ADDRESS, ADDRESS = IPv4Address(GROUP), IPv4Address(A)
         (CommandTold(GROUP_ADDRESS, "last", "failed"), f"The command for the last member of {GROUP} failed."),
         (
             Summary(10, 3, 1, 2, 1, 1),
-            "3 messages in 10 s, 1 of them malformed. Groups: 1, members: 1. 2 packets came too fast and were lost.",
+            "3 messages in 10.0 s, 1 of them malformed. Groups: 1, members: 1. 2 packets came too fast and were lost.",
+        ),
+        (
+            Summary(9.96, 1, 0, 1, 1, 1),
+            "1 message in 10.0 s. Groups: 1, members: 1. 1 packet came too fast and was lost.",
+        ),
+        (Summary(1, None, 0, 0, 1, 1), "Messages: not heard (CAP_NET_RAW). This host is a member of 1 group."),
+        (Dropped(START, 5, 7), "5 packets came too fast and were lost, 7 so far."),
+        (NotUp("en9"), "en9: not up yet. It is watched when it comes up."),
+        (
+            Unsure(12.04),
+            "No query in 12.0 s says little: queriers usually ask every 125 s. Watch for 260s or longer to be sure.",
+        ),
+        (
+            SourceLimit(**EN0, group=GROUP_ADDRESS, host=ADDRESS, sources=64),
+            f"{A:<15}  names many sources of {GROUP}: of each member 64 are remembered",
         ),
     ],
 )
@@ -557,15 +637,20 @@ def test_what_follows_is_told_in_words(record: Sentence, words: str) -> None:
 @pytest.mark.parametrize(
     ("row", "cells"),
     [
-        (QuerierState("en0", None, None, 300.0, None), ("en0", "none", "-", "none in 300 s", "-")),
-        (QuerierState(None, None, 3, 7.5, 125.0), ("-", "a proxy", "3", "7.5 s ago", "125 s")),
+        (QuerierState("en0", None, None, 300.0, None, True), ("en0", "none", "-", "none in 300 s", "-")),
+        (QuerierState("en0", None, None, 12.0, None, False), ("en0", "not heard yet", "-", "none in 12.0 s", "-")),
+        (QuerierState(None, None, 3, 7.5, 125.0, True), ("-", "a switch (0.0.0.0)", "3", "7.5 s ago", "125 s")),
         (
             GroupState("en0", GROUP_ADDRESS, "this host", None, "include", (ADDRESS,), None, None),
             ("en0", GROUP, "this host", "-", f"only {A}", "-", "-"),
         ),
         (
             GroupState(None, GROUP_ADDRESS, B, 3, "exclude", (), 5.0, 99.6),
-            ("-", GROUP, B, "3", "everybody", "5 s ago", "in 99.6 s"),
+            ("-", GROUP, B, "3", "everybody", "5.0 s ago", "in 99.6 s"),
+        ),
+        (
+            GroupState("en0", GROUP_ADDRESS, B, 3, "exclude", (ADDRESS,) * 4, 0.00382, 9.0),
+            ("en0", GROUP, B, "3", f"all but {A}, and 3 more", "just now", "in 9.0 s"),
         ),
     ],
 )
@@ -577,7 +662,7 @@ def test_a_wide_state_gives_way_to_names_and_addresses() -> None:
     rows = [GroupState("en0", GROUP_ADDRESS, B, 3, "exclude", (ADDRESS,), 5.0, 99.6)]
     heading, line = (each.plain for each in lay_out(rows, 50))
     assert heading.split() == ["interface", "group", "member", "reported"]
-    assert line.split() == ["en0", GROUP, B, "5", "s", "ago"]
+    assert line.split() == ["en0", GROUP, B, "5.0", "s", "ago"]
 
 
 # Laws

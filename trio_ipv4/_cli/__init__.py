@@ -11,55 +11,78 @@ A command is a module with a function `command`, or with an `app` of several, an
 #   kernel_tables  the kernel's memberships, read from /proc/net
 #   capture        files of packets
 #   probe          the payload that `send` writes, and by which `listen` finds out what was lost
+#   merge          what an interface hears, from what its sockets want
 #   arguments      what people write: endpoints, durations, rates
 #   ends           how a command ends, and its exit status
 #   output         what it has to show: records, as text for people or as JSON lines
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from importlib.metadata import version as version_of
-from typing import Final, Literal, TypeVar
+from typing import Annotated, Final, Literal, TypeVar
 
 from cyclopts import App, CycloptsError, Parameter
 
 from trio_ipv4 import UnsupportedError
 from trio_ipv4._cli import demo, groups, interfaces, lab, listen, ping, send, watch
 from trio_ipv4._cli.ends import Status
-from trio_ipv4._cli.output import prepare_stdout, write
+from trio_ipv4._cli.output import Terminal, prepare_output, write
 
 E = TypeVar("E", bound=Exception)
 
 COMMANDS: Final = {
-    "demo": demo,
+    # In the order of the help.
+    "listen": listen,
+    "send": send,
+    "ping": ping,
     "groups": groups,
+    "watch": watch,
     "interfaces": interfaces,
     "lab": lab,
-    "listen": listen,
-    "ping": ping,
-    "send": send,
-    "watch": watch,
+    "demo": demo,
 }
+_HELP: Final = """\
+Send, receive and diagnose IPv4 multicast.
+
+Each command explains itself: trio-ipv4 COMMAND --help.
+
+    trio-ipv4 listen 239.1.2.3:5000   who sends, and what is lost?
+    trio-ipv4 send 239.1.2.3:5000     does it arrive there?
+    trio-ipv4 ping 198.18.0.2         how far is it, and does multicast get here?
+    trio-ipv4 groups                  who on this host has joined what?
+    trio-ipv4 watch                   who on this link has, and who asks?
+"""
 
 app = App(
     name="trio-ipv4",
-    help="IPv4 multicast, confirmed by the kernel.",
+    help=_HELP,
     version=version_of("trio-ipv4"),
     help_format="markdown",
+    console=Terminal(),
     suppress_keyboard_interrupt=False,  # It is told below.
     # A switch has no opposite, and what is left out is told in the words.
     default_parameter=Parameter(negative="", show_default=False),
 )
-for _name, _module in COMMANDS.items():
+for _place, (_name, _module) in enumerate(COMMANDS.items()):
     app.command(getattr(_module, "app", None) or _module.command, name=_name)
+    app[_name].sort_key = _place
 
 
-@app.command(name="completion")
-def print_completion(shell: Literal["bash", "zsh", "fish"]) -> int:
+@app.command(name="completion", sort_key=len(COMMANDS))
+def print_completion(shell: Annotated[Literal["bash", "zsh", "fish"], Parameter(name="SHELL")], /) -> int:
     """Print a script by which a shell completes commands, options and interfaces.
 
-    For bash: trio-ipv4 completion bash > ~/.local/share/bash-completion/completions/trio-ipv4
+    For bash:
+
+        D=~/.local/share/bash-completion/completions
+        mkdir -p $D
+        trio-ipv4 completion bash > $D/trio-ipv4
+
+    For zsh, a file _trio_ipv4 in a directory of $fpath; for fish,
+    ~/.config/fish/completions/trio-ipv4.fish.
 
     Args:
         shell: Which shell reads it.
@@ -70,7 +93,7 @@ def print_completion(shell: Literal["bash", "zsh", "fish"]) -> int:
 
 def run() -> None:
     """Run the command line, and exit."""
-    prepare_stdout()
+    prepare_output()
     warnings.showwarning = _tell_warning
     status: int | None = Status.FAILED
     try:
@@ -86,12 +109,18 @@ def run() -> None:
     except* BrokenPipeError:
         status = Status.NOBODY_READS
     except* (OSError, UnsupportedError) as errors:
-        _tell(*map(str, _leaves(errors)))
+        _tell(*map(_sentence, _leaves(errors)))
     sys.exit(status or Status.DONE)
 
 
 def _tell(*sentences: str) -> None:
     sys.stderr.write("".join(f"trio-ipv4: {sentence}\n" for sentence in sentences))
+
+
+def _sentence(error: Exception) -> str:
+    """Return what an error says. The library's own sentences need no number before them."""
+    explained = isinstance(error, OSError) and error.strerror and error.strerror != os.strerror(error.errno or 0)
+    return str(error.strerror) if isinstance(error, OSError) and explained else str(error)
 
 
 def _tell_warning(message: Warning | str, *_: object, **__: object) -> None:

@@ -7,6 +7,7 @@ parameter of it.
 from __future__ import annotations
 
 import functools
+import math
 import re
 from ipaddress import AddressValueError, IPv4Address
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias
@@ -14,10 +15,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias
 import attrs
 from cyclopts import CoercionError, CycloptsError, Parameter
 
-from trio_ipv4 import interfaces
+from trio_ipv4 import Interface, interfaces
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from cyclopts import Token
 
@@ -102,6 +103,11 @@ def wrong_usage(command: str, message: str) -> CycloptsError:
     return CycloptsError(msg=message, command_chain=tuple(command.split()))
 
 
+def is_named(interface: Interface, names: Collection[str]) -> bool:
+    """Tell whether one of the names, which may be an alternative one, is the interface's."""
+    return not {interface.name, *interface.alternative_names}.isdisjoint(names)
+
+
 def read_address(text: str) -> IPv4Address:
     """Read an IPv4 address."""
     try:
@@ -144,7 +150,7 @@ def read_duration(text: str) -> float:
     """Read a duration: 3s, 500ms, 2m, 1h, or a bare number of seconds."""
     match = re.fullmatch(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+) ?([a-z]*)", text)
     seconds = float(match[1]) * _SECONDS.get(match[2] or "s", 0) if match else 0.0
-    if seconds <= 0:
+    if not 0 < seconds < math.inf:
         raise ValueError(f"must be a duration of more than 0, as 3s, 500ms, 2m or 1h, got {text!r}")
     return seconds
 
@@ -152,7 +158,7 @@ def read_duration(text: str) -> float:
 def read_rate(text: str) -> Rate:
     """Read a rate: 100/s, 10kpps, 5Mbit/s, or a bare number of datagrams in a second."""
     match = re.fullmatch(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+) ?([kmg]?)(/s|pps|bps|bit/s|)", text, re.IGNORECASE)
-    if match is None or (number := float(match[1]) * _TIMES[match[2].lower()]) <= 0:
+    if match is None or (number := float(match[1]) * _TIMES[match[2].lower()]) <= 0 or number == math.inf:
         raise ValueError(f"must be a rate of more than 0, as 100/s, 10kpps or 5Mbit/s, got {text!r}")
     return Rate(bits=number) if match[3].lower() in {"bps", "bit/s"} else Rate(datagrams=number)
 

@@ -6,6 +6,7 @@ the formats pcap and pcapng are read, with either order of octets, any resolutio
 
 from __future__ import annotations
 
+import io
 import struct
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final, final
@@ -13,8 +14,12 @@ from typing import TYPE_CHECKING, BinaryIO, Final, final
 import attrs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from typing import Self
+
+    from _typeshed import WriteableBuffer
+
+STANDARD_INPUT: Final = Path("-")
 
 _MICROSECONDS: Final = 0xA1B2C3D4  # draft-ietf-opsawg-pcap section 4
 _NANOSECONDS: Final = 0xA1B23C4D
@@ -44,6 +49,9 @@ _ENHANCED: Final = 6
 _ORDER: Final = 0x1A2B3C4D  # section 4.1: it tells the order of octets
 _NAME, _RESOLUTION, _OFFSET = 2, 9, 14  # section 4.2: options of an interface
 _POWER_OF_TWO: Final = 0x80
+_LATEST: Final = 1 << 63
+"""In nanoseconds since the epoch, in the year 2262: a later time is a sign of a broken file."""
+_BUFFER: Final = 1 << 16
 
 
 @final
@@ -90,22 +98,48 @@ class Captured:
     interface: str | None
 
 
-def read_capture(path: Path) -> Iterator[Captured]:
-    """Read the IPv4 packets of a file. Others are passed over.
+def read_capture(path: Path, before_waiting: Callable[[], None] = lambda: None) -> Iterator[Captured]:
+    """Read the IPv4 packets of a file, or of a pipe. Others are passed over.
 
     A last packet that is cut short ends the file: whoever writes it may not be done.
+
+    Args:
+        path: The file; `STANDARD_INPUT`: what is written into this program.
+        before_waiting: Called each time before more octets are read, which may take long: packets may wait.
 
     Raises:
         OSError: The file can't be read; or it is of another format, or broken, or of a kind of link that is not known
             here.
     """
-    with path.open("rb") as file:
+    # The number, since who waits in `sys.stdin` keeps Python from its end.
+    number = path == STANDARD_INPUT
+    with (
+        open(0 if number else path, "rb", buffering=0, closefd=not number) as raw,
+        io.BufferedReader(_Raw(raw, before_waiting), _BUFFER) as file,
+    ):
         start = file.read(4)
         if start == struct.pack("=I", _SECTION):
-            file.seek(0)
-            yield from _Sections(file, path)
+            yield from _Sections(file, path, start)
         else:
             yield from _read_pcap(file, start + file.read(_FILE_LENGTH - 4), path)
+
+
+@final
+class _Raw(io.RawIOBase):
+    """A file without a buffer that tells before it is read."""
+
+    def __init__(self, raw: io.FileIO, before_waiting: Callable[[], None]) -> None:
+        self._raw: Final = raw
+        self._before_waiting: Final = before_waiting
+
+    def readable(self) -> bool:
+        """Tell that it can be read."""
+        return True
+
+    def readinto(self, buffer: WriteableBuffer, /) -> int | None:
+        """Read what is there, or wait."""
+        self._before_waiting()
+        return self._raw.readinto(buffer)
 
 
 def _read_pcap(file: BinaryIO, start: bytes, path: Path) -> Iterator[Captured]:
@@ -150,15 +184,17 @@ class _Interface:
 class _Sections:
     """The packets of a file of the format pcapng: sections of blocks, each section with its own order of octets."""
 
-    def __init__(self, file: BinaryIO, path: Path) -> None:
+    def __init__(self, file: BinaryIO, path: Path, start: bytes) -> None:
         self._file: Final = file
+        self._start = start
         self._path: Final = path
         self._order = "<"
         self._interfaces: list[_Interface] = []
         self._time = 0
 
     def __iter__(self) -> Iterator[Captured]:
-        while len(head := self._file.read(12)) == 12:
+        while len(head := self._start + self._file.read(12 - len(self._start))) == 12:
+            self._start = b""
             # The octets behind the length belong to the body. In the header of a section, they tell the order.
             if head[:4] == struct.pack("=I", _SECTION):
                 self._order = "<" if struct.unpack_from("<I", head, 8)[0] == _ORDER else ">"
@@ -187,6 +223,8 @@ class _Sections:
     def _packet(self, interface: _Interface, frame: bytes, units: int | None) -> Iterator[Captured]:
         if units is not None:
             self._time = interface.offset * 10**9 + units * 10**9 // interface.units
+            if not 0 <= self._time < _LATEST:
+                raise OSError(f"{self._path} is broken: a packet of {self._time} ns since the epoch")
         if found := _network_layer(interface.link, frame):
             yield Captured(self._time, found, interface.name or _number(interface.link, frame))
 
@@ -195,7 +233,7 @@ class _Sections:
         options = dict(self._options(body[8:]))
         resolution = options.get(_RESOLUTION, b"\x06")[0]
         units = 2 ** (resolution & ~_POWER_OF_TWO) if resolution & _POWER_OF_TWO else 10**resolution
-        offset = int.from_bytes(options.get(_OFFSET, b""), "little" if self._order == "<" else "big", signed=True)
+        (offset,) = struct.unpack(f"{self._order}q", options.get(_OFFSET, bytes(8)))
         name = options[_NAME].rstrip(b"\0").decode(errors="backslashreplace") if _NAME in options else None
         return _Interface(_known(link, self._path), name, units, offset)
 

@@ -9,12 +9,16 @@ from __future__ import annotations
 import contextlib
 import enum
 import signal
-from typing import TYPE_CHECKING, Final, final
+import sys
+from typing import TYPE_CHECKING, Any, Final, final
 
 import trio
 
+from trio_ipv4._cli.output import raise_if_blocked
+
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
+    from types import FrameType
 
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
@@ -29,7 +33,7 @@ class Status(enum.IntEnum):
     USAGE = 2
     """The command line can't be understood."""
     NOTHING = 3
-    """Nothing came at all, where a part would be `NEGATIVE`."""
+    """Nothing came. `NEGATIVE` means that a part came."""
     MULTICAST_ONLY = 4
     """Multicast came, and unicast did not."""
     FAILED = 5
@@ -54,6 +58,8 @@ class Stop:
 
     def by_signal(self, number: int) -> None:
         """End the block because of a signal."""
+        if number == signal.SIGINT and sys.stdout.isatty():
+            sys.stdout.write("\r  \r")  # The terminal has written ^C.
         if self._signal is None:
             self._signal = number
         self.now()
@@ -76,6 +82,8 @@ async def until_stopped(seconds: float | None = None) -> AsyncIterator[Stop]:
         # Below the receiver: it hands on the signals that nobody has taken when it ends.
         stack.enter_context(_ignored(*_SIGNALS))
         with trio.open_signal_receiver(*_SIGNALS) as signals:
+            for number in _SIGNALS:
+                signal.signal(number, _after(raise_if_blocked, signal.getsignal(number)))
             async with trio.open_nursery() as nursery:
                 with block:
 
@@ -94,13 +102,26 @@ async def until_stopped(seconds: float | None = None) -> AsyncIterator[Stop]:
 
 @contextlib.contextmanager
 def _ignored(*numbers: signal.Signals) -> Iterator[None]:
-    """Let signals do nothing during the block. A handler of our own, unlike SIG_IGN, is not passed on by execve(2)."""
-    before = {number: signal.signal(number, lambda *_: None) for number in numbers}
+    """Let signals do nothing during the block, unless standard output is blocked.
+
+    A handler of our own, unlike SIG_IGN, is not passed on by execve(2).
+    """
+    before = {number: signal.signal(number, raise_if_blocked) for number in numbers}
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _after(first: Callable[..., object], then: Any) -> Callable[[int, FrameType | None], None]:
+    """Return a signal handler that calls one, and then the other."""
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        first(number, frame)
+        then(number, frame)
+
+    return handle
 
 
 async def _hold(stack: contextlib.ExitStack) -> None:

@@ -9,6 +9,8 @@ from typing import Final
 
 import attrs
 
+from trio_ipv4._cli.merge import merge
+
 # Not /proc/net, which is /proc/self/net: that shows the network namespace of the process's main thread.
 _TABLES: Final = Path("/proc/thread-self/net")
 
@@ -31,11 +33,12 @@ def read_memberships() -> tuple[Member, ...]:
     Raises:
         FileNotFoundError: This is not Linux, or /proc is not mounted.
     """
-    filters = _read_filters()
-    return tuple(
-        Member(str(group), name, index, sockets, *filters.get((index, group), ("exclude", ())))
-        for group, name, index, sockets in read_groups()
-    )
+    counts = read_source_counts()
+    members = []
+    for group, name, index, sockets in read_groups():
+        merged = merge(sockets, counts.get((index, group), {})).filter
+        members.append(Member(str(group), name, index, sockets, merged.mode, tuple(map(str, sorted(merged.sources)))))
+    return tuple(members)
 
 
 def read_groups() -> list[tuple[IPv4Address, str, int, int]]:
@@ -66,15 +69,6 @@ def read_source_counts() -> dict[tuple[int, IPv4Address], dict[IPv4Address, tupl
         key = int(index), IPv4Address(int(group, 16))
         counts.setdefault(key, {})[IPv4Address(int(source, 16))] = int(including), int(excluding)
     return counts
-
-
-def _read_filters() -> dict[tuple[int, IPv4Address], tuple[str, tuple[str, ...]]]:
-    """Return the sources that are listed for a group; one that hears everybody has none."""
-    # Each group of the demo has one socket, so all of its sources are meant in one way.
-    return {
-        key: ("exclude" if any(excluding for _, excluding in sources.values()) else "include", tuple(map(str, sources)))
-        for key, sources in read_source_counts().items()
-    }
 
 
 def _lines(table: str) -> list[str]:

@@ -17,6 +17,7 @@ import io
 import json
 import os
 import sys
+import time
 from ipaddress import IPv4Address, IPv4Interface
 from typing import IO, TYPE_CHECKING, Any, ClassVar, Final, Protocol, cast
 
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 WIDEST: Final = 88
 """In columns: longer lines of prose are hard to read."""
 _GAP: Final = "  "
+_BLOCKED: Final = 1.0
+"""In seconds, chosen: a write that takes longer waits for a reader."""
 _CUT: Final = "..."
 
 
@@ -117,7 +120,8 @@ class JSONLines:
 
     def show(self, record: Record) -> None:
         """Write a line."""
-        write(json.dumps({"event": record.event, **attrs.asdict(record, value_serializer=_to_json)}) + "\n")
+        fields = {"event": record.event, **attrs.asdict(record, value_serializer=_to_json)}
+        write(json.dumps(fields, allow_nan=False) + "\n")
 
     def table(self, rows: Sequence[Row]) -> None:
         """Write a line for each row."""
@@ -141,11 +145,13 @@ class Text:
         # Markup and highlighting would read things into names and numbers that nobody put there.
         plain: dict[str, Any] = {"markup": False, "highlight": False, "emoji": False}
         self._console: Final = (
-            _Console(stderr=True, **plain) if to_stderr else _Console(file=cast("IO[str]", _Stdout()), **plain)
+            Terminal(stderr=True, **plain) if to_stderr else Terminal(file=cast("IO[str]", _Stdout()), **plain)
         )
-        self._remarks: Final = _Console(stderr=True, **plain)
+        self._remarks: Final = Terminal(stderr=True, **plain)
         self._width: Final = self._console.width if self._console.is_terminal else None
         self._kind: type[Record] | None = None
+        self._widths: Final[dict[type[Record], list[int]]] = {}
+        """Of the columns of each kind so far, so that rows which come one by one stay in line."""
         self._live: Live | None = None
 
     def show(self, record: Record) -> None:
@@ -154,10 +160,11 @@ class Text:
             self._remark(record)
             return
         if isinstance(record, Row):
-            self._print(lay_out([record], self._width, headings=type(record) is not self._kind, streamed=True))
+            self._append([record])
         elif isinstance(record, Sentence):
-            self._print([Styled(printable(record.text()), record.style())])
-        self._kind = type(record)
+            # A terminal would break the line within words.
+            self._console.print(Styled(printable(record.text()), record.style()), soft_wrap=self._width is None)
+            self._kind = type(record)
 
     def table(self, rows: Sequence[Row]) -> None:
         """Write rows under their headings."""
@@ -182,8 +189,12 @@ class Text:
                 self._live = None
 
     def _append(self, rows: Sequence[Row]) -> None:
-        for row in rows:
-            self.show(row)
+        """Write rows below those of their kind."""
+        if rows:
+            kind = type(rows[0])
+            above = self._widths.setdefault(kind, [column.width for column in kind.columns])
+            self._print(lay_out(rows, self._width, headings=kind is not self._kind, above=above))
+            self._kind = kind
 
     def _remark(self, remark: Remark) -> None:
         # Where both are one terminal, a line between those that are drawn anew has to go through the same console.
@@ -199,23 +210,27 @@ class Text:
             self._console.print(line, soft_wrap=True)
 
 
-def lay_out(rows: Sequence[Row], width: int | None, *, headings: bool = True, streamed: bool = False) -> list[Styled]:
+def lay_out(
+    rows: Sequence[Row], width: int | None, *, headings: bool = True, above: list[int] | None = None
+) -> list[Styled]:
     """Return rows of one kind as lines, with as many of their columns as the width has room for.
 
     Args:
         rows: The rows.
         width: How many columns of characters there are; `None`: as many as it takes.
         headings: Whether a line of headings comes first.
-        streamed: Whether the rows come one by one, so that the least widths keep them in line.
+        above: The widths of the columns above, which stay in line with these. It takes in the widths of these rows.
     """
     if not rows:
         return []
     columns = rows[0].columns
     table = [tuple(map(printable, row.cells())) for row in rows]
     widths = [
-        max([column.width if streamed else 0, cell_len(column.title), *(cell_len(cells[place]) for cells in table)])
+        max([above[place] if above else 0, cell_len(column.title), *(cell_len(cells[place]) for cells in table)])
         for place, column in enumerate(columns)
     ]
+    if above is not None:
+        above[:] = widths
     least = [min(each, column.shortest or each) for column, each in zip(columns, widths, strict=True)]
     kept = _choose(columns, least, width)
     widths = _share_out(columns, least, widths, kept, width)
@@ -224,8 +239,8 @@ def lay_out(rows: Sequence[Row], width: int | None, *, headings: bool = True, st
         padded = (_pad(_cut(cells[place], widths[place]), widths[place], right=columns[place].right) for place in kept)
         return Styled(_GAP.join(padded).rstrip(), style)
 
-    above = [line([column.title for column in columns], "bold cyan")] if headings else []
-    return above + [line(cells, row.style()) for cells, row in zip(table, rows, strict=True)]
+    top = [line([column.title for column in columns], "bold cyan")] if headings else []
+    return top + [line(cells, row.style()) for cells, row in zip(table, rows, strict=True)]
 
 
 def _choose(columns: Sequence[Column], widths: Sequence[int], width: int | None) -> list[int]:
@@ -282,8 +297,14 @@ def choose_output(*, as_json: bool) -> Output:
     return JSONLines() if as_json else Text()
 
 
-def prepare_stdout() -> None:
-    """Let no name make printing fail: an interface may have octets that are no text."""
+def prepare_output() -> None:
+    """Let nothing make printing fail: a name may have octets that are no text, and a stream may be closed (`>&-`)."""
+    # What is opened gets the lowest number: a socket must not get that of standard output.
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(number)
+    sys.stdout = sys.stdout or open(1, "w")  # noqa: SIM115  # It stays open.
+    sys.stderr = sys.stderr or open(2, "w")  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -294,17 +315,52 @@ def write(text: str) -> None:
 
     Raises:
         BrokenPipeError: Nobody reads any more, as in `| head`. What is written from now on goes nowhere.
+        KeyboardInterrupt: Whoever reads has stopped reading, and a signal came: see `raise_if_blocked`.
     """
-    try:
+    with _writing():
         sys.stdout.write(text)
         sys.stdout.flush()
+
+
+def write_octets(octets: bytes) -> None:
+    """Write octets to standard output, as `write` does."""
+    with _writing():
+        sys.stdout.buffer.write(octets)
+        sys.stdout.buffer.flush()
+
+
+@contextlib.contextmanager
+def _writing() -> Iterator[None]:
+    _WRITE.since = time.monotonic()
+    try:
+        yield
     except BrokenPipeError:
         # As Python's documentation advises (library/signal, "Note on SIGPIPE"); else the exit would fail to flush.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise
+    finally:
+        _WRITE.since = None
 
 
-class _Console(Console):
+def raise_if_blocked(*_: object) -> None:
+    """End a write that waits for a reader, as behind `| less`: to be called when a signal comes.
+
+    The event loop waits, too, and Python would go on with the write (PEP 475). So nothing else ends the command.
+    """
+    if _WRITE.since is not None and time.monotonic() - _WRITE.since > _BLOCKED:
+        raise KeyboardInterrupt
+
+
+class _Write:
+    """Since when standard output is being written, by `time.monotonic`; `None`: it is not."""
+
+    since: float | None = None
+
+
+_WRITE: Final = _Write()
+
+
+class Terminal(Console):
     """A console that lets `BrokenPipeError` out, where rich's would exit with a status of its own."""
 
     def on_broken_pipe(self) -> None:

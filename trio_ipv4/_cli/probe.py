@@ -35,15 +35,11 @@ class Probe:
         return _PROBE.pack(_MAGIC, self.stream, self.number, self.sent_ns).ljust(size, b"\0")
 
 
-def parse_probe(payload: bytes) -> Probe | None:
-    """Read a probe; return `None` if the payload is something else."""
-    if not payload.startswith(_MAGIC) or len(payload) < PROBE_SIZE:
-        return None
-    return Probe(*_PROBE.unpack_from(payload)[1:])
+def parse_probe(payload: bytes) -> tuple[int, int, int] | None:
+    """Read a probe's stream, number and time; return `None` if the payload is something else.
 
-
-def unpack_probe(payload: bytes) -> tuple[int, int, int] | None:
-    """Read a probe's stream, number and time, as `parse_probe` does, in a third of its time."""
+    To make a `Probe` of them would take three times as long.
+    """
     if not payload.startswith(_MAGIC) or len(payload) < PROBE_SIZE:
         return None
     _, stream, number, sent_ns = _PROBE.unpack_from(payload)

@@ -19,7 +19,7 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from trio_ipv4._cli.groups.merge import Filter
+from trio_ipv4._cli.merge import Filter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -61,7 +61,12 @@ def duplicate(pid: int, number: int, inode: int) -> Iterator[socket.socket]:
             raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
     finally:
         os.close(process)
-    with contextlib.closing(socket.socket(fileno=descriptor)) as duplicated:
+    try:
+        duplicated = socket.socket(fileno=descriptor)
+    except OSError:
+        os.close(descriptor)  # It is no socket any more.
+        raise
+    with duplicated:
         if os.fstat(descriptor).st_ino != inode:
             raise ProcessLookupError
         yield duplicated

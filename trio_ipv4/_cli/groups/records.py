@@ -38,7 +38,9 @@ class ProcessShown:
         if self.pid is None:
             return f"a process of {self.user}"
         several = f" ({len(self.sockets)} sockets)" if len(self.sockets) > 1 else ""
-        return f"{self.name}[{self.pid}]{several}"
+        # As in GROUP:PORT. Several ports stand in the order of their sockets.
+        ports = ",".join(str(port) for port in dict.fromkeys(each.port for each in self.sockets) if port is not None)
+        return f"{self.name}[{self.pid}]{':' if ports else ''}{ports}{several}"
 
 
 @attrs.frozen
@@ -64,8 +66,8 @@ class GroupListed(Row):
         Column("interface"),
         Column("group"),
         Column("sockets", gives_way=2, right=True),
-        Column("hears", gives_way=1, shortest=14),
-        Column("processes", shortest=16),
+        Column("hears", gives_way=1),
+        Column("processes", shortest=20),
     )
     interface: str
     ifindex: int
@@ -88,12 +90,15 @@ class GroupListed(Row):
         return "" if self.sockets else "dim"
 
     def _hears(self) -> str:
-        sources = tuple(map(str, self.sources))
+        sources = self._name_sources()
         if self.certain:
             return describe_sources(self.mode, sources)
         if self.mode == "include":
             return f"{', '.join(sources)}, perhaps everybody"
         return f"all but perhaps {', '.join(sources)}"
+
+    def _name_sources(self) -> tuple[str, ...]:
+        return tuple(map(str, self.sources))
 
     def _who(self) -> list[str]:
         proven = ", ".join(str(each) for each in self.processes if each.certainty == "proven")
@@ -102,6 +107,15 @@ class GroupListed(Row):
         dead = f"{self.dead} of them dead: the interface was made anew"
         told = (("the kernel", self.kernel), (proven, proven), (dead, self.dead), (unseen, self.unseen))
         return [words for words, true in told if true]
+
+
+@attrs.frozen
+class GroupListedBriefly(GroupListed):
+    """The same for a narrow terminal: of several sources it names the first, and tells how many more there are."""
+
+    def _name_sources(self) -> tuple[str, ...]:
+        first, *more = map(str, self.sources) if self.sources else [""]
+        return (first, f"+{len(more)}") if more else super()._name_sources()
 
 
 @attrs.frozen
@@ -115,6 +129,7 @@ class Summary(Sentence):
         unreadable: How many processes don't show their descriptors.
         refused: How many processes show theirs, but don't let their sockets be asked.
         needs: The capabilities that would show more.
+        can_ask: Whether this kernel lets sockets be asked.
     """
 
     event: ClassVar[str] = "summary"
@@ -124,6 +139,7 @@ class Summary(Sentence):
     unreadable: int
     refused: int
     needs: tuple[str, ...]
+    can_ask: bool
 
     def text(self) -> str:
         """Return it in words."""
@@ -131,16 +147,27 @@ class Summary(Sentence):
             return "No socket is a member."
         whole = "1 membership" if self.sockets == 1 else f"{self.sockets} memberships"
         if not self.unseen:
-            return f"The owner of {whole} was seen." if self.sockets == 1 else f"The owners of all {whole} were seen."
-        return f"The owners of {self.unseen} of {whole} were not seen{self._why()}"
+            every = {1: "The owner of", 2: "The owners of both"}.get(self.sockets, f"The owners of all {self.sockets}")
+            return f"{every} {'1 membership was' if self.sockets == 1 else 'memberships were'} seen."
+        if self.unseen == self.sockets:
+            owner = "owner" if self.sockets == 1 else "owners"
+            return f"The {owner} of {whole} {_were(self.sockets)} not seen{self._why()}"
+        owner = "owner" if self.unseen == 1 else "owners"
+        return f"The {owner} of {self.unseen} of {whole} {_were(self.unseen)} not seen{self._why()}"
 
     def _why(self) -> str:
+        if not self.can_ask:
+            return ": this kernel, or a sandbox, lets no socket be asked (pidfd_getfd(2), Linux 5.6)."
         if not self.needs:
             return ": they are the kernel's own, or processes outside this PID namespace."
         hidden = f"{_processes(self.unreadable)} could not be looked into" if self.unreadable else ""
         silent = f"{_processes(self.refused)} can't be asked" if self.refused else ""
         reasons = " and ".join(reason for reason in (hidden, silent) if reason)
         return f": {reasons}. Root sees more ({' and '.join(self.needs)})."
+
+
+def _were(number: int) -> str:
+    return "was" if number == 1 else "were"
 
 
 def _processes(number: int) -> str:

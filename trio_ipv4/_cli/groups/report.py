@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 from trio_ipv4 import Interface, interfaces
-from trio_ipv4._cli.groups.merge import EVERYBODY, Filter, merge
 from trio_ipv4._cli.groups.processes import describe
 from trio_ipv4._cli.groups.records import GroupListed, ProcessShown, SocketShown, Summary
 from trio_ipv4._cli.kernel_tables import read_groups, read_source_counts
+from trio_ipv4._cli.merge import EVERYBODY, Filter, merge
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
-    from trio_ipv4._cli.groups.merge import Counts
     from trio_ipv4._cli.groups.records import Certainty
     from trio_ipv4._cli.groups.witness import Evidence, Key, Proven
+    from trio_ipv4._cli.merge import Counts
 
 ALL_HOSTS: Final = IPv4Address("224.0.0.1")
 """Every interface that is up is in it, without any socket (ip_mc_up in net/ipv4/igmp.c)."""
@@ -77,6 +77,8 @@ def summarize(rows: Sequence[GroupListed], evidence: Evidence) -> Summary:
     """Return how much was seen."""
     unseen = sum(row.unseen for row in rows)
     needs = _SEES_ALL if evidence.unreadable else _ASKS_ALL if evidence.refused else ()
+    if not evidence.can_ask:
+        needs = ()  # None would help.
     return Summary(
         len(rows),
         sum(row.sockets for row in rows),
@@ -84,6 +86,7 @@ def summarize(rows: Sequence[GroupListed], evidence: Evidence) -> Summary:
         evidence.unreadable,
         evidence.refused,
         needs if unseen else (),
+        evidence.can_ask,
     )
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
     from ipaddress import IPv4Address
 
-    from trio_ipv4._cli.groups.merge import Filter
+    from trio_ipv4._cli.merge import Filter
 
     Key: TypeAlias = "tuple[int, IPv4Address]"
     """An interface's index, and a group."""
@@ -66,12 +66,14 @@ class Evidence:
         suspects: The sockets that can't be asked.
         unreadable: How many processes don't show their descriptors.
         refused: How many processes show their descriptors, but don't let them be duplicated.
+        can_ask: Whether the kernel lets sockets be duplicated at all: not before Linux 5.6, nor in some sandboxes.
     """
 
     members: Mapping[Key, Sequence[Proven]]
     suspects: tuple[Suspect, ...]
     unreadable: int
     refused: int
+    can_ask: bool = True
 
 
 class RefusedError(Exception):
@@ -98,6 +100,7 @@ class Witness:
             self._network: Final = network_of(own)
         self._classes: Final = classes_of(os.getpid())
         self._refusing: Final[dict[int, bool]] = {}
+        self._can_ask = True
 
     def look(self, held: Held) -> Evidence:
         """Ask the sockets that processes hold."""
@@ -113,7 +116,7 @@ class Witness:
             except RefusedError:
                 suspects += self._suspect(each)
         suspects += self._unheld({each.inode for each in held.sockets})
-        return Evidence(members, tuple(suspects), held.unreadable, sum(self._refusing.values()))
+        return Evidence(members, tuple(suspects), held.unreadable, sum(self._refusing.values()), self._can_ask)
 
     def _ask(self, asked: Socket) -> Proven | None:
         """Return what a socket says; `None`: it is another namespace's, or closed by now."""
@@ -129,6 +132,7 @@ class Witness:
                 # Any other error: the process is gone, or its descriptor.
                 if error.errno in {errno.EPERM, errno.EACCES, errno.ENOSYS}:
                     refused = self._refusing[pid] = True
+                    self._can_ask &= error.errno != errno.ENOSYS
         if refused:
             raise RefusedError
         return None

@@ -1,4 +1,4 @@
-"""`trio-ipv4 lab`: a private network of hosts, to try all this without a network."""
+"""`trio-ipv4 lab`: a private network of hosts, to try these commands without a network."""
 
 # hold       a lab from its making to its end
 # running    a command on a host
@@ -29,12 +29,11 @@ __all__ = ("app", "divide")
 app = App(
     name="lab",
     help="""\
-Make a private network of hosts, to try all this without a network.
+Make a private network of hosts, to try these commands without a network.
 
 `lab up` makes it and holds it, `lab enter` opens a shell on a host, or runs a command there. Nothing of it touches the
-machine's own network. Linux.
+machine's own network. Linux only.
 """,
-    help_format="plaintext",
 )
 
 
@@ -51,15 +50,20 @@ def up(
 ) -> int:
     """Make a lab, and hold it until Ctrl-C.
 
-    Each host has an interface on each link: en0 with the address 198.18.0.1, and so on. A link is a bridge that snoops
-    and queries IGMPv3. Root is not needed where users may make user namespaces.
+    Each host has an interface on each of its links: en0 with the address 198.18.0.1, and so on. A link is a bridge that
+    snoops and queries IGMPv3. Root is not needed where users may make user namespaces.
+
+        trio-ipv4 lab up --hosts a,b,c
+        trio-ipv4 lab up --hosts src:0,dst:1 --router
+        trio-ipv4 lab up --on a="trio-ipv4 listen 239.1.2.3:5000" --for 10s
 
     The exit status is 0; with --on that of the first command that failed, in the order of the options; 5 if no lab can
     be made here, or the name is taken; 130 after Ctrl-C.
 
     Args:
-        hosts: The names of the hosts. Default: a,b.
-        links: How many links there are. Default: 1.
+        hosts: The names of the hosts, and behind a colon the links that a host is on, as a:0,b:0+1. Otherwise it is on
+            every link. Default: a,b.
+        links: How many links there are, or more if --hosts names more. Default: 1.
         router: Add a host named router, which forwards between the links, multicast too.
         on: Run a command on a host, and end when all such commands have ended. May be repeated. Their lines have the
             name of the host before them.
@@ -70,7 +74,7 @@ def up(
     from trio_ipv4._cli.lab.hold import Plan, main  # noqa: PLC0415
     from trio_ipv4._cli.lab.privilege import get_privilege  # noqa: PLC0415
 
-    plan = Plan(hosts.names, links, router, on, name, seconds)
+    plan = Plan(hosts.names, links, router, on, name, seconds, hosts.ends)
     known = (*plan.hosts, *((ROUTER,) if router else ()), SWITCH)
     for each in on:
         _check_host(each.host, known, "up")
@@ -78,7 +82,7 @@ def up(
     return trio.run(main, choose_output(as_json=as_json), plan)
 
 
-@app.command
+@app.command(usage="Usage: trio-ipv4 lab enter [OPTIONS] HOST [COMMAND...]")
 def enter(
     host: Annotated[str, Parameter(metavar="HOST")],
     /,
@@ -88,7 +92,13 @@ def enter(
     """Open a shell on a host of a lab, or run a command there.
 
     The lab is one that `trio-ipv4 lab up` of the same user holds, in another terminal or in the background. If it is
-    not there yet, this waits for 5 seconds. The exit status is the command's; 5 if there is no such lab.
+    not there yet, this waits for 5 seconds.
+
+        trio-ipv4 lab enter a
+        trio-ipv4 lab enter b trio-ipv4 watch --for 10s
+        trio-ipv4 lab enter switch bridge mdb show
+
+    The exit status is the command's; 5 if there is no such lab.
 
     Args:
         host: A host of the lab, or "switch", where the bridges are.

@@ -15,14 +15,14 @@ import trio
 
 from trio_ipv4._cli.ends import Status, Stop, until_stopped
 from trio_ipv4._cli.lab.notes import Note, own_note, written
-from trio_ipv4._cli.lab.records import Down, Hint, HostInterface, Up
+from trio_ipv4._cli.lab.records import Comment, Down, Hint, HostInterface, Up
 from trio_ipv4._cli.lab.running import run_on
 from trio_ipv4._cli.lab.way_in import environment_on
 from trio_ipv4._cli.lab.words import SWITCH, HostCommand
 from trio_ipv4.testing import lab_available, open_lab
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from trio_ipv4._cli.output import Output
     from trio_ipv4.testing import Lab
@@ -30,7 +30,10 @@ if TYPE_CHECKING:
 
 @attrs.frozen
 class Plan:
-    """What lab to make, and what to do in it."""
+    """What lab to make, and what to do in it.
+
+    `ends` has the links of those hosts that are not on every link.
+    """
 
     hosts: tuple[str, ...] = ("a", "b")
     links: int = 1
@@ -38,6 +41,11 @@ class Plan:
     on: tuple[HostCommand, ...] = ()
     name: str = "lab"
     seconds: float | None = None
+    ends: Mapping[str, tuple[int, ...]] = attrs.Factory(dict)
+
+    def links_of(self, host: str) -> tuple[int, ...]:
+        """Return the links that a host is on."""
+        return self.ends.get(host) or tuple(range(max([self.links, *(1 + max(ends) for ends in self.ends.values())])))
 
 
 async def main(output: Output, plan: Plan) -> int:
@@ -65,7 +73,7 @@ def _made(plan: Plan) -> Iterator[Lab]:
     if (reason := lab_available()) is not None:
         raise OSError(reason)
     try:
-        with open_lab(plan.hosts, links=plan.links, router=plan.router) as lab:
+        with open_lab({each: plan.links_of(each) for each in plan.hosts}, links=plan.links, router=plan.router) as lab:
             yield lab
     except subprocess.CalledProcessError as error:  # `ip` refused; the message holds its words.
         raise OSError(f"no such lab can be made here: {error}") from None
@@ -89,8 +97,10 @@ def _show(output: Output, lab: Lab, plan: Plan) -> None:
         return
     enter = "trio-ipv4 lab enter" + ("" if plan.name == "lab" else f" --name {plan.name}")
     first, last = plan.hosts[0], plan.hosts[-1]
-    output.show(Hint(f"{enter} {first}", f"a shell on {first}, from another terminal"))
-    output.show(Hint(f"{enter} {last} trio-ipv4 listen 239.1.2.3:5000", f"a command on {last}"))
+    output.show(Comment(f"a shell on {first}, from another terminal"))
+    output.show(Hint(f"{enter} {first}"))
+    output.show(Comment(f"a command on {last}"))
+    output.show(Hint(f"{enter} {last} trio-ipv4 listen 239.1.2.3:5000"))
 
 
 async def _run_commands(lab: Lab, plan: Plan, output: Output, relays: trio.Nursery, statuses: list[int | None]) -> None:

@@ -12,7 +12,7 @@ import os
 import stat
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
@@ -74,9 +74,23 @@ def read_note(name: str) -> Note | None:
     """Return a lab's note, or `None` if there is none that can be read."""
     try:
         found = json.loads((directory() / name).read_bytes())
-        return Note(name, int(found["pid"]), int(found["started"]), {**found["hosts"]})
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return _read(name, found)
+    except (FileNotFoundError, ValueError, KeyError, TypeError, RecursionError):
         return None
+
+
+def _read(name: str, found: Any) -> Note:
+    """Return the note that a file holds, in which anything may stand."""
+    pid, started, hosts = found["pid"], found["started"], found["hosts"]
+    if not all(type(each) is int for each in (pid, started)) or not isinstance(hosts, dict):
+        raise ValueError
+    if not all(map(_is_way, hosts.values())):
+        raise ValueError
+    return Note(name, pid, started, hosts)
+
+
+def _is_way(found: object) -> bool:
+    return isinstance(found, list) and found != [] and all(isinstance(each, str) for each in found)
 
 
 @contextlib.contextmanager

@@ -28,7 +28,7 @@ def get_privilege() -> None:
     except PermissionError:
         if again:
             raise
-    # First, since afterwards only a failure of the command itself could be told, with another exit status.
+    # Try first: after execve(2), the exit status would be that of the other program.
     tried = subprocess.run([*_PRIVATELY, "true"], stderr=subprocess.PIPE, text=True, check=False)
     if tried.returncode != 0:
         raise OSError(f"no network lab can be made here: {tried.stderr.strip()}")

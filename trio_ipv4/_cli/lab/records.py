@@ -52,16 +52,27 @@ class Up(Remark):
 
 
 @attrs.frozen
-class Hint(Remark):
-    """What to do next: a command line, and what it is for."""
+class Comment(Remark):
+    """What the next hint is for."""
 
-    event: ClassVar[str] = "hint"
-    command: str
+    event: ClassVar[str] = "comment"
     purpose: str
 
     def text(self) -> str:
+        """Return the words, which a shell passes over."""
+        return f"# {self.purpose}"
+
+
+@attrs.frozen
+class Hint(Remark):
+    """What to do next: a command line, alone on its line, so that it can be pasted."""
+
+    event: ClassVar[str] = "hint"
+    command: str
+
+    def text(self) -> str:
         """Return the words."""
-        return f"  {self.command}   # {self.purpose}"
+        return self.command
 
 
 @attrs.frozen

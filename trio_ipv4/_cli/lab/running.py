@@ -1,11 +1,13 @@
 """A command on a host of the lab: its output line by line, and its end.
 
 A command has a session of its own, so Ctrl-C on the terminal reaches it by us alone, and all that it starts can be
-ended with it: the process group is told to end (SIGTERM), and is killed if it does not.
+ended with it: the process group is told to end (SIGTERM), and is killed if it does not. If this process is killed, it
+can't do that. So beside each command a shell waits for our end, which closes a pipe, and kills the group then.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -17,7 +19,7 @@ from trio_ipv4._cli.lab.lines import Lines
 from trio_ipv4._cli.lab.records import ErrorLine, Exited, Line
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import AsyncIterator, Mapping
 
     from trio_ipv4._cli.output import Output
     from trio_ipv4.testing import LabHost
@@ -48,21 +50,51 @@ async def run_on(
         start_new_session=True,
         env=environment,
     )
-    # Readable when the process has ended. It is not reaped then, so the number of its group is still its own.
-    ended = os.pidfd_open(process.pid)
     relay = _Relay(process, host.name, output)
     relays.start_soon(relay.run)
     by_itself = False
     try:
-        await trio.lowlevel.wait_readable(ended)
-        by_itself = True
+        # Readable when the process has ended. It is not reaped then, so the number of its group is still its own.
+        ended = os.pidfd_open(process.pid)
+        try:
+            async with _guarded(process.pid):
+                try:
+                    await trio.lowlevel.wait_readable(ended)
+                    by_itself = True
+                finally:
+                    with trio.CancelScope(shield=True):
+                        await _end(process, ended, relay)
+        finally:
+            os.close(ended)
+    finally:
+        if process.returncode is None:  # It could not be ended in the usual way.
+            os.killpg(process.pid, signal.SIGKILL)
+            relay.scope.cancel()
+            with trio.CancelScope(shield=True):
+                await process.wait()
+        output.show(Exited(host.name, command, _status(process), by_itself))
+    return _status(process)
+
+
+@contextlib.asynccontextmanager
+async def _guarded(group: int) -> AsyncIterator[None]:
+    """Let a process group be killed if this process ends within the block."""
+    script = 'read -r _ || kill -s KILL -- "-$0"'
+    guard: trio.Process | None = None
+    with trio.CancelScope(shield=True):
+        guard = await trio.lowlevel.open_process(
+            ["sh", "-c", script, str(group)], stdin=subprocess.PIPE, start_new_session=True
+        )
+    assert guard is not None
+    assert guard.stdin is not None
+    try:
+        yield
     finally:
         with trio.CancelScope(shield=True):
-            await _end(process, ended, relay)
-        os.close(ended)
-        status = _status(process)
-        output.show(Exited(host.name, command, status, by_itself))
-    return status
+            with contextlib.suppress(trio.BrokenResourceError):
+                await guard.stdin.send_all(b"\n")
+            await guard.stdin.aclose()
+            await guard.wait()
 
 
 async def _end(process: trio.Process, ended: int, relay: _Relay) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping  # At run time, too: cyclopts reads the annotations.
 from typing import TYPE_CHECKING, Annotated, Final, TypeAlias
 
 import attrs
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 ROUTER: Final = "router"
 SWITCH: Final = "switch"
 """Where the bridges are."""
+_LINKS: Final = 32
+"""open_lab's limit."""
 
 
 @attrs.frozen
@@ -27,14 +30,16 @@ class HostCommand:
 
 @attrs.frozen
 class HostNames:
-    """The names of a lab's hosts, each once."""
+    """The names of a lab's hosts, each once, and the links of those that are not on every link."""
 
     names: tuple[str, ...]
+    ends: Mapping[str, tuple[int, ...]] = attrs.Factory(dict)
 
 
 def read_hosts(text: str) -> HostNames:
-    """Read the names of hosts: a,b,c."""
-    names = tuple(text.split(","))
+    """Read the names of hosts: a,b,c; or with the links that they are on: a:0,b:0+1."""
+    named = [each.partition(":") for each in text.split(",")]
+    names = tuple(name for name, _, _ in named)
     # As open_lab has it; the library's bridges and its router have their names already.
     if not all(re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,10}", name) for name in names):
         raise ValueError(f"must be names of 1 to 11 letters, digits and _, a letter first, as a,b,c, got {text!r}")
@@ -42,7 +47,14 @@ def read_hosts(text: str) -> HostNames:
         raise ValueError(f"must be different names, and none of them {ROUTER} or {SWITCH}, as a,b,c, got {text!r}")
     if len(names) > 253:  # open_lab's limit.
         raise ValueError(f"must be at most 253 names, got {len(names)}")
-    return HostNames(names)
+    return HostNames(names, {name: _read_ends(ends, text) for name, colon, ends in named if colon})
+
+
+def _read_ends(ends: str, text: str) -> tuple[int, ...]:
+    numbers = ends.split("+")
+    if not all(re.fullmatch("[0-9]{1,2}", each) and int(each) < _LINKS for each in numbers):
+        raise ValueError(f"must have links from 0 to {_LINKS - 1} behind a host's colon, as a:0,b:0+1, got {text!r}")
+    return tuple(sorted({int(each) for each in numbers}))
 
 
 def read_host_command(text: str) -> HostCommand:
@@ -77,6 +89,6 @@ def divide(words: Sequence[str]) -> list[str]:
 
 
 Name: TypeAlias = Annotated[str, reads(read_name, "NAME")]
-Hosts: TypeAlias = Annotated[HostNames, reads(read_hosts, "A,B,...")]
+Hosts: TypeAlias = Annotated[HostNames, reads(read_hosts, "HOST[:LINK],...")]
 Commands: TypeAlias = Annotated[tuple[HostCommand, ...], reads_each(read_host_command, 'HOST="COMMAND"')]
-Links: TypeAlias = Annotated[int, reads(within(1, 32), "N")]  # open_lab's limit.
+Links: TypeAlias = Annotated[int, reads(within(1, _LINKS), "N")]

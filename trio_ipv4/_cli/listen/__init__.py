@@ -76,9 +76,11 @@ def command(
     """Show who sends to groups, how fast, and what is lost.
 
     There is a row for each source, group and interface: rates, loss, jitter,
-    TTL and more. Loss, duplicates and late datagrams are known where the
+    TTL and more. Loss, duplicates and reordered datagrams are known where the
     payload has numbers: those of trio-ipv4 send, and RTP. What the kernel
-    dropped here, because the receive buffer was full, is told apart.
+    dropped here, because the receive buffer was full, is told apart. The TTL
+    is what is left on arrival. The sender chose the start, so trio-ipv4 ping
+    measures hops.
 
         trio-ipv4 listen 239.1.2.3:5000     who sends here? is anything lost?
         trio-ipv4 listen 239.1.2.3          on which ports? (needs CAP_NET_RAW)
@@ -96,8 +98,8 @@ def command(
         count: Stop after so many datagrams.
         seconds: Stop after this time, as 10s or 5m. Default: at Ctrl-C.
         every: How often the flows are shown. Default: 1s; with --print or --raw at the end only.
-        expect: So many datagrams each group has to deliver; 0 allows silence. Default: 1, or with --count 0, as that
-            has to be reached anyway.
+        expect: So many datagrams each group has to deliver; 0 allows silence. Default: 1; with --count: 0, since the
+            count itself has to be reached.
         printed_as: Print a line for each datagram, its payload as text or in hexadecimal.
         raw: Write the payloads to standard output, one after the other, and all else to standard error.
         pcap: Write the datagrams to this file, for Wireshark and tcpdump.

@@ -43,6 +43,12 @@ def show_tos(tos: int) -> str:
     return f"0x{tos:02x}" + (f" {ecn}" if ecn else "")
 
 
+def show_share(part: int, whole: int) -> str:
+    """Show a part that is not nothing in per cent."""
+    share = 100 * part / whole
+    return f"{share:.1f}%" if share >= 0.05 else "less than 0.1%"
+
+
 def show_optional(count: int | None) -> str:
     """Show a count; a dash if there is none."""
     return "-" if count is None else f"{count:,}"

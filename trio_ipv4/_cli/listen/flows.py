@@ -6,29 +6,37 @@ from typing import TYPE_CHECKING, Final, final
 
 import attrs
 
-from trio_ipv4._cli.listen.sequence import Streams
+from trio_ipv4._cli.listen.sequence import RUN, Streams
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from ipaddress import IPv4Address
 
 MAX_FLOWS: Final = 10_000
-"""So many flows are kept apart. The datagrams of more are counted together."""
+"""So many flows are kept apart. The datagrams of more are counted together, in one flow for each group."""
 _SMOOTHING: Final = 16  # RFC 3550 section 6.4.1
 _SILENT: Final = 3.0
 """In seconds. A flow is said to have stopped after this time, at the earliest."""
+_LONGEST_WAY_NS: Final = 120 * 10**9
+"""RFC 9293 section 3.4.2: no datagram lives longer than the maximum segment lifetime. A time of sending that says so is
+a forged one, or that of a clock that was set."""
 _REGULAR: Final = 5
 """Fewer datagrams than these tell nothing of how often they come."""
 
 
 @attrs.frozen
 class FlowKey:
-    """Which flow. Source and interface are `None` for all those flows that are not kept apart."""
+    """Which flow. Of all those that are not kept apart, source and interface are `None`, and the port is 0."""
 
     group: IPv4Address
     port: int
     source: IPv4Address | None
     interface: str | None
+
+    @property
+    def endpoint(self) -> str:
+        """The group, with its port if there is just one."""
+        return f"{self.group}:{self.port}" if self.port else str(self.group)
 
 
 @final
@@ -117,9 +125,14 @@ class Flow:
         self.is_clocked = sent_ns is not None and self._sent_ns is not None
         # The condition is spelled out for the type checker.
         even_ns = sent_ns - self._sent_ns if sent_ns is not None and self._sent_ns is not None else self._gap_ns
-        if even_ns is not None:
+        if even_ns is not None and abs(gap_ns - even_ns) < _LONGEST_WAY_NS:
             self.jitter_ns += (abs(gap_ns - even_ns) - self.jitter_ns) / _SMOOTHING
         self._gap_ns = gap_ns
+
+    @property
+    def is_undecided(self) -> bool:
+        """Whether it may be RTP, and too little came to tell."""
+        return self.datagrams < RUN and self.streams.is_undecided
 
     @property
     def news(self) -> int:
@@ -155,7 +168,7 @@ class Flow:
 
 @final
 class FlowTable:
-    """All flows, up to a number."""
+    """All flows, up to a number, and one for each group with all others."""
 
     def __init__(self) -> None:
         self._flows: Final[dict[FlowKey, Flow]] = {}
@@ -174,8 +187,10 @@ class FlowTable:
         flow = self._flows.get(key)
         if flow is not None:
             return flow
-        if len(self._flows) >= MAX_FLOWS and key.source is not None:
+        if len(self._flows) >= MAX_FLOWS:
             self.is_full = True
-            return self.find(FlowKey(key.group, key.port, None, None))
-        flow = self._flows[key] = Flow(key)
+            key = FlowKey(key.group, 0, None, None)
+        flow = self._flows.get(key)
+        if flow is None:
+            flow = self._flows[key] = Flow(key)
         return flow

@@ -5,6 +5,7 @@ What a socket does not tell is not the original's: identification and flags are 
 
 from __future__ import annotations
 
+import socket
 import struct
 from typing import TYPE_CHECKING, Final
 
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
     from ipaddress import IPv4Address
 
 _IP_HEADER: Final = 20
-_UDP: Final = 17  # IANA's protocol numbers
 _UDP_HEADER: Final = struct.Struct("!HHHH")  # RFC 768
 _MODULUS: Final = 0xFFFF
 
@@ -25,9 +25,9 @@ def rebuild(
     """Return the IP packet of a UDP datagram, with right checksums."""
     length = _UDP_HEADER.size + len(payload)
     header = Header(
-        src=source[0], dst=destination[0], tos=tos, ttl=ttl, protocol=_UDP, total_len=_IP_HEADER + length
+        src=source[0], dst=destination[0], tos=tos, ttl=ttl, protocol=socket.IPPROTO_UDP, total_len=_IP_HEADER + length
     ).with_checksum()
-    pseudo = source[0].packed + destination[0].packed + struct.pack("!HH", _UDP, length)
+    pseudo = source[0].packed + destination[0].packed + struct.pack("!HH", socket.IPPROTO_UDP, length)
     checksum = _checksum(pseudo + _UDP_HEADER.pack(source[1], destination[1], length, 0) + payload)
     return header.marshal() + _UDP_HEADER.pack(source[1], destination[1], length, checksum) + payload
 

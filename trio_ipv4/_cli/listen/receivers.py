@@ -6,6 +6,7 @@ A socket of its own for each group has a limit of memberships and a count of dro
 from __future__ import annotations
 
 import contextlib
+import socket
 import warnings
 from ipaddress import IPv4Address
 from typing import TYPE_CHECKING, Final, Protocol, final
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 DEFAULT_BUFFER: Final = 4 << 20
 """In octets: at 100,000 datagrams a second, a tenth of a second of small ones."""
 _FACTS: Final = ControlFlags.TTL | ControlFlags.TOS | ControlFlags.TIMESTAMP | ControlFlags.DST | ControlFlags.INTERFACE
-_UDP: Final = 17  # IANA's protocol numbers
 _UDP_HEADER: Final = 8  # RFC 768
 _BATCH: Final = 1024
 """The most that one call of the kernel takes (UIO_MAXIOV)."""
@@ -73,7 +73,7 @@ class Names:
         self.at_change: Final[list[Callable[[], None]]] = []
 
     def __getitem__(self, index: int | None) -> str:
-        return self._names.get(index or 0) or f"if{index}"
+        return self._names.get(index or 0) or f"#{index}"
 
     async def follow(self) -> None:
         """Keep them up to date."""
@@ -160,19 +160,32 @@ class Receiver:
     def take(self, batch: Sequence[Datagram]) -> None:
         """Count datagrams."""
         origins, sinks = self._origins, self._sinks
-        taken = self._quota.cut(batch)
+        taken = self._quota.cut(self._choose(batch))
         self.datagrams += len(taken)
         for datagram in taken:
-            control, payload = datagram.control, datagram.payload
-            key = (datagram.peer, control.ifindex)
+            control = datagram.control
+            key, payload = self._split(datagram)
             origin = origins.get(key)
             if origin is None:
-                origin = self._find(key, datagram, datagram.peer[1], self.endpoint.port or 0)
+                origin = self._find(key, datagram)
             origin.flow.note(origin.source_port, payload, control.ttl, control.tos, control.timestamp_ns or 0)
             for sink in sinks:
                 sink(origin, payload, control)
 
-    def _find(self, key: object, datagram: Datagram, source_port: int, port: int) -> Origin:
+    def _choose(self, batch: Sequence[Datagram]) -> Sequence[Datagram]:
+        """Return those that are datagrams of UDP."""
+        return batch
+
+    def _split(self, datagram: Datagram) -> tuple[object, bytes]:
+        """Return what tells a datagram's origin from others, and its payload."""
+        return (datagram.peer, datagram.control.ifindex), datagram.payload
+
+    def _ports(self, datagram: Datagram) -> tuple[int, int]:
+        """Return the port from which a datagram came, and the one to which it went."""
+        return datagram.peer[1], self.endpoint.port or 0
+
+    def _find(self, key: object, datagram: Datagram) -> Origin:
+        source_port, port = self._ports(datagram)
         if len(self._origins) >= _MAX_ORIGINS:
             self._origins.clear()
         source, interface = IPv4Address(datagram.peer[0]), self._names[datagram.control.ifindex]
@@ -186,22 +199,19 @@ class Receiver:
 class AnyPortReceiver(Receiver):
     """Receives what comes to one group on every port, by raw IP. The kernel does not look at UDP's checksum then."""
 
-    def take(self, batch: Sequence[Datagram]) -> None:
-        """Count datagrams, without those that are none, by their UDP header."""
-        whole = [each for each in batch if _UDP_HEADER <= int.from_bytes(each.payload[4:6]) <= len(each.payload)]
-        taken = self._quota.cut(whole)
-        self.datagrams += len(taken)
-        for datagram in taken:
-            control, segment = datagram.control, datagram.payload
-            key = (datagram.peer, control.ifindex, segment[:4])
-            origin = self._origins.get(key)
-            if origin is None:
-                ports = int.from_bytes(segment[:2]), int.from_bytes(segment[2:4])
-                origin = self._find(key, datagram, *ports)
-            payload = segment[_UDP_HEADER : int.from_bytes(segment[4:6])]
-            origin.flow.note(origin.source_port, payload, control.ttl, control.tos, control.timestamp_ns or 0)
-            for sink in self._sinks:
-                sink(origin, payload, control)
+    def _choose(self, batch: Sequence[Datagram]) -> Sequence[Datagram]:
+        """Return those whose UDP header tells a length that can be."""
+        return [each for each in batch if _UDP_HEADER <= int.from_bytes(each.payload[4:6]) <= len(each.payload)]
+
+    def _split(self, datagram: Datagram) -> tuple[object, bytes]:
+        """Return what tells a datagram's origin from others, its ports too, and its payload."""
+        segment = datagram.payload
+        payload = segment[_UDP_HEADER : int.from_bytes(segment[4:6])]
+        return (datagram.peer, datagram.control.ifindex, segment[:4]), payload
+
+    def _ports(self, datagram: Datagram) -> tuple[int, int]:
+        """Return the ports of the UDP header."""
+        return int.from_bytes(datagram.payload[:2]), int.from_bytes(datagram.payload[2:4])
 
 
 def open_connection(endpoint: GroupPort, buffer: int | None, stack: contextlib.ExitStack) -> PacketConn:
@@ -231,7 +241,7 @@ def open_connection(endpoint: GroupPort, buffer: int | None, stack: contextlib.E
 
 def _open_every_port(group: str) -> PacketConn:
     try:
-        return open_ip(_UDP, group, control_flags=_FACTS)
+        return open_ip(socket.IPPROTO_UDP, group, control_flags=_FACTS)
     except PermissionError as refusal:
         reason = f"{group} without a port takes every UDP port by a raw socket, which needs CAP_NET_RAW"
         raise PermissionError(refusal.errno, f"{reason}: name a port, as {group}:5000, or run as root") from refusal

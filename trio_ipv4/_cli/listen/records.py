@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import attrs
 
-from trio_ipv4._cli.listen.figures import show_many, show_optional, show_range, show_rate, show_seconds, show_tos
+from trio_ipv4._cli.listen.figures import (
+    show_many,
+    show_optional,
+    show_range,
+    show_rate,
+    show_seconds,
+    show_share,
+    show_tos,
+)
 from trio_ipv4._cli.output import Column, Remark, Row, Sentence
 
 if TYPE_CHECKING:
@@ -21,15 +29,15 @@ _COLUMNS: Final = (
     Column("source"),
     Column("interface"),
     Column("datagrams/s", right=True),
-    Column("bit/s", gives_way=2, right=True),
+    Column("bit/s", gives_way=5, right=True),
     Column("datagrams", gives_way=3, right=True),
     Column("lost", gives_way=1, right=True),
-    Column("dup.", gives_way=6, right=True),
-    Column("late", gives_way=7, right=True),
-    Column("jitter", gives_way=4, right=True),
-    Column("longest gap", gives_way=8, right=True),
-    Column("TTL", gives_way=5, right=True),
-    Column("TOS", gives_way=9),
+    Column("dup.", gives_way=7, right=True),
+    Column("reordered", gives_way=8, right=True),
+    Column("jitter", gives_way=6, right=True),
+    Column("longest gap", gives_way=9, right=True),
+    Column("TTL", gives_way=2, right=True),
+    Column("TOS", gives_way=4),
     Column("octets", gives_way=10, right=True),
 )
 
@@ -115,7 +123,6 @@ class Nothing(Remark):
 
     def text(self) -> str:
         """Return the words."""
-        # When there is a command `doctor`, name it here first.
         return (
             f"Nothing has come to {', '.join(self.groups)} for {self.seconds:g} s. Are group, port and interface those "
             "of the sender? 'trio-ipv4 watch' shows whether a switch asks for members (IGMP), 'tcpdump -ni INTERFACE "
@@ -231,7 +238,7 @@ class FlowShown(Row):
     def cells(self) -> tuple[str, ...]:
         """Return what stands in each column."""
         return (
-            f"{self.group}:{self.port}",
+            f"{self.group}:{self.port}" if self.port else str(self.group),
             "others" if self.source is None else str(self.source),
             self.interface or "-",
             show_rate(self.datagrams_per_second),
@@ -243,7 +250,7 @@ class FlowShown(Row):
             "-" if self.jitter_seconds is None else show_seconds(self.jitter_seconds),
             "-" if self.longest_gap_seconds is None else show_seconds(self.longest_gap_seconds),
             show_range(self.ttl),
-            " ".join(map(show_tos, self.tos[:3])) + (" ..." if self.tos[3:] else ""),
+            (" ".join(map(show_tos, self.tos[:3])) or "-") + (" ..." if self.tos[3:] else ""),
             show_range((self.octets_least, self.octets_most)),
         )
 
@@ -286,7 +293,7 @@ class DatagramShown(Sentence):
         seconds, nanoseconds = divmod(self.timestamp_ns, 10**9)
         return (
             f"{seconds}.{nanoseconds:09} {self.source}:{self.source_port} > {self.group}:{self.port} {self.interface} "
-            f"TTL {self.ttl} {show_tos(self.tos or 0)} {self.octets}: {shown}"
+            f"TTL {show_optional(self.ttl)} {'-' if self.tos is None else show_tos(self.tos)} {self.octets}: {shown}"
         )
 
 
@@ -297,6 +304,8 @@ class Summary(Sentence):
     event: ClassVar[str] = "summary"
     seconds: float
     flows: int
+    flows_numbered: int
+    flows_undecided: int
     datagrams: int
     octets: int
     dropped: int
@@ -304,23 +313,55 @@ class Summary(Sentence):
     lost: int | None
     duplicates: int | None
     reordered: int | None
+    restarts: int | None
+    silent: tuple[str, ...]
     missed: tuple[str, ...]
 
     def text(self) -> str:
         """Return the words."""
+        words = [self._came(), self._dropped()]
+        if self.datagrams:
+            words += self._lost() if self.expected else [self._why_loss_is_unknown()]
+        if self.datagrams and self.silent:
+            words.append(f"Nothing came to {', '.join(self.silent)}.")
+        if less := [group for group in self.missed if group not in self.silent]:
+            words.append(f"Less than expected came to {', '.join(less)}.")
+        return " ".join(filter(None, words))
+
+    def _came(self) -> str:
+        if not self.datagrams:
+            return f"Nothing came to {', '.join(self.silent)} in {self.seconds:.1f} s."
         came = f"{show_many(self.datagrams, 'datagram')}, {show_many(self.octets, 'octet')}"
-        found = f"{came}, of {show_many(self.flows, 'flow')} in {self.seconds:.1f} s."
-        dropped = f"{self.dropped:,} more" if self.dropped else "none"
-        words = [found, f"The kernel dropped {dropped}."]
-        if self.lost is None:
-            if self.datagrams:
-                words.append("Loss on the way is not known: the payload has no numbers, as our own probes and RTP do.")
-        else:
-            words.append(f"Lost {self.lost:,} of {self.expected:,}.")
-            words.append(f"{show_many(self.duplicates or 0, 'duplicate')}, {self.reordered:,} late.")
-        if self.missed:
-            words.append(f"Less than expected came to {', '.join(self.missed)}.")
-        return " ".join(words)
+        return f"{came}, of {show_many(self.flows, 'flow')} in {self.seconds:.1f} s."
+
+    def _dropped(self) -> str:
+        if not self.datagrams:
+            return f"The kernel dropped {self.dropped:,}." if self.dropped else ""
+        return f"The kernel dropped {f'{self.dropped:,} more' if self.dropped else 'none'}."
+
+    def _lost(self) -> list[str]:
+        lost, expected = self.lost or 0, self.expected or 0
+        share = f", {show_share(lost, expected)}" if lost else ""
+        has = "has" if self.flows_numbered == 1 else "have"
+        which = f" ({self.flows_numbered:,} of {self.flows:,} flows {has} numbers)"
+        words = [f"Lost {lost:,} of {expected:,}{share}{which if self.flows_numbered < self.flows else ''}."]
+        beside = [show_many(self.duplicates, "duplicate")] if self.duplicates else []
+        beside += [f"{self.reordered:,} reordered"] if self.reordered else []
+        words += [f"{', '.join(beside)}."] if beside else []
+        if self.restarts:
+            across = "it" if self.restarts == 1 else "them"
+            words.append(f"{show_many(self.restarts, 'restart')}: loss across {across} is not known.")
+        return words
+
+    def _why_loss_is_unknown(self) -> str:
+        if not self.flows_undecided:
+            return "Loss is not known: the payload is neither RTP nor probes of 'trio-ipv4 send'."
+        if self.flows == 1:
+            are = "is" if self.datagrams == 1 else "are"
+            return f"Loss is not known: {show_many(self.datagrams, 'datagram')} {are} too few to recognise RTP."
+        return (
+            f"Loss is not known: too few datagrams to recognise RTP came by {show_many(self.flows_undecided, 'flow')}."
+        )
 
     def style(self) -> str:
         """Return how a terminal shows it."""

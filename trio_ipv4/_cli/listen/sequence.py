@@ -5,7 +5,8 @@ time
 
     received = expected - lost + duplicates
 
-where the expected numbers are those from the first one that was heard to the highest one.
+where the expected numbers are those from the first one that was heard to the highest one. Stray numbers are in none of
+these: those that are far from all others, and that no successor follows.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import bisect
 from typing import Final, final
 
-from trio_ipv4._cli.probe import unpack_probe
+from trio_ipv4._cli.probe import parse_probe
 
 _GAPS: Final = 256
 """How many gaps of a stream are remembered. A number from an older gap can't be told from a duplicate."""
@@ -28,7 +29,7 @@ _COUNTS: Final = ("lost", "duplicates", "reordered", "restarts")
 _MODULUS: Final = 1 << 16  # RFC 3550 appendix A.1: RTP_SEQ_MOD, and the two below it
 _MAX_DROPOUT: Final = 3000
 _MAX_MISORDER: Final = 100
-_RUN: Final = 5
+RUN: Final = 5
 """So many RTP packets in a row make a stream. Appendix A.1 asks for 2 where the session is known to be RTP."""
 _VERSION: Final = 2  # RFC 3550 section 5.1, and the one below it
 _RTP_HEADER: Final = 12
@@ -58,9 +59,18 @@ class Sequence:
         """How many numbers are expected beside those from the base to the next one."""
 
     @property
+    def highest(self) -> int:
+        """The highest number so far."""
+        return self._next - 1
+
+    @property
     def expected(self) -> int:
         """How many numbers there are from the first one that was heard to the highest one."""
         return self._earlier + self._next - self._base
+
+    def is_near(self, number: int) -> bool:
+        """Tell whether a number is so close to those that came that it is no stray one."""
+        return self._base - _EARLIER <= number < self._next + _MAX_DROPOUT
 
     def note(self, number: int) -> None:
         """Count a number."""
@@ -107,8 +117,7 @@ class _Gaps:
         """Add a range."""
         self._starts.append(start)
         self._ends.append(end)
-        if len(self._starts) > _GAPS:
-            del self._starts[0], self._ends[0]
+        self._forget()
 
     def take(self, number: int) -> bool:
         """Take a number out; tell whether it was missing."""
@@ -119,7 +128,44 @@ class _Gaps:
         left = [part for part in parts if part[0] < part[1]]
         self._starts[place : place + 1] = [start for start, _ in left]
         self._ends[place : place + 1] = [end for _, end in left]
+        self._forget()
         return True
+
+    def _forget(self) -> None:
+        """Keep the latest gaps alone."""
+        del self._starts[:-_GAPS], self._ends[:-_GAPS]
+
+
+@final
+class ProbeSequence:
+    """The numbers of a stream of our own probes, which never wrap around.
+
+    As in `RTPSequence`, a number far from all others is believed only if its successor follows. Far ahead, what lies
+    between is lost; far below the first, the sender has begun anew. So no single forged number ruins the counts.
+
+    Args:
+        first: The first number that was heard.
+    """
+
+    __slots__ = ("_suspect", "counts")
+
+    def __init__(self, first: int) -> None:
+        self._suspect = -1
+        """The number that would prove the one before it."""
+        self.counts: Final = Sequence(first)
+
+    def note(self, number: int) -> None:
+        """Count a number."""
+        if self.counts.is_near(number):
+            self.counts.note(number)
+        elif number != self._suspect:
+            self._suspect = number + 1
+        elif number > self.counts.highest:
+            self.counts.note(number - 1)
+            self.counts.note(number)
+        else:
+            self.counts.restart(number - 1)
+            self.counts.note(number)
 
 
 @final
@@ -163,7 +209,7 @@ class Streams:
     """The numbered streams of one flow: probes and RTP, told apart by source port and identifier (in RTP, the SSRC)."""
 
     def __init__(self) -> None:
-        self._probes: Final[dict[tuple[int, int], Sequence]] = {}
+        self._probes: Final[dict[tuple[int, int], ProbeSequence]] = {}
         self._rtp: Final[dict[tuple[int, int], RTPSequence]] = {}
         self._candidates: Final[dict[tuple[int, int, int], list[int]]] = {}
         """By source port, SSRC and payload type: the first number of a run, and the last."""
@@ -172,19 +218,24 @@ class Streams:
 
     def note(self, source_port: int, payload: bytes, now_ns: int) -> int | None:
         """Count the number in a payload, if there is one. Return when it was sent, if it says so, in nanoseconds."""
-        if (probe := unpack_probe(payload)) is not None:
+        if (probe := parse_probe(payload)) is not None:
             stream, number, sent_ns = probe
             sequence = self._probes.get((source_port, stream))
             if sequence is None:
                 self._make_room()
-                sequence = self._probes[source_port, stream] = Sequence(number)
+                sequence = self._probes[source_port, stream] = ProbeSequence(number)
             else:
                 sequence.note(number)
-            sequence.used_ns = now_ns
+            sequence.counts.used_ns = now_ns
             return sent_ns
         if payload and payload[0] >> 6 == _VERSION and is_plausible_rtp(payload):
             self._note_rtp(source_port, payload, now_ns)
         return None
+
+    @property
+    def is_undecided(self) -> bool:
+        """Whether it may be RTP, and too little came to tell."""
+        return bool(self._candidates) and not self._probes and not self._rtp
 
     def names(self) -> tuple[str, ...]:
         """Return the names of the streams: what numbers them, and their identifiers in hexadecimal."""
@@ -195,7 +246,10 @@ class Streams:
 
     def totals(self) -> dict[str, int | None]:
         """Add up the counts of all streams; `None` each if nothing was numbered."""
-        followed = [*self._probes.values(), *(each.counts for each in self._rtp.values())]
+        followed = [
+            *(each.counts for each in self._probes.values()),
+            *(each.counts for each in self._rtp.values()),
+        ]
         if not followed:
             return dict.fromkeys(self._settled)
         return {what: count + sum(getattr(each, what) for each in followed) for what, count in self._settled.items()}
@@ -210,7 +264,7 @@ class Streams:
         else:
             self._make_room()
             sequence = self._rtp[source_port, ssrc] = RTPSequence(first)
-            for each in range(1, _RUN):
+            for each in range(1, RUN):
                 sequence.note((first + each) % _MODULUS)
         sequence.counts.used_ns = now_ns
 
@@ -223,7 +277,7 @@ class Streams:
             self._candidates[candidate] = [number, number]
         elif number == (run[1] + 1) % _MODULUS:
             run[1] = number
-            if (number - run[0]) % _MODULUS == _RUN - 1:
+            if (number - run[0]) % _MODULUS == RUN - 1:
                 del self._candidates[candidate]
                 return run[0]
         elif number != run[1]:  # A duplicate neither proves nor disproves.
@@ -235,7 +289,7 @@ class Streams:
         if len(self._probes) + len(self._rtp) < _STREAMS:
             return
         used = {
-            **{(True, key): each for key, each in self._probes.items()},
+            **{(True, key): each.counts for key, each in self._probes.items()},
             **{(False, key): each.counts for key, each in self._rtp.items()},
         }
         is_probe, key = min(used, key=lambda each: used[each].used_ns)

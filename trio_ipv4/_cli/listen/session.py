@@ -11,7 +11,6 @@ import attrs
 import trio
 
 from trio_ipv4 import NoInterfaceWarning, SourceFilter, follow_group, interfaces
-from trio_ipv4._cli.capture import CaptureWriter
 from trio_ipv4._cli.ends import Status, until_stopped
 from trio_ipv4._cli.listen import sinks
 from trio_ipv4._cli.listen.flows import MAX_FLOWS, FlowTable
@@ -38,6 +37,7 @@ if TYPE_CHECKING:
     from trio_ipv4 import Interface, PacketConn
     from trio_ipv4._cli.arguments import GroupPort
     from trio_ipv4._cli.listen.receivers import Sink
+    from trio_ipv4._cli.listen.sinks import Capture
     from trio_ipv4._cli.output import Output, Redraw
 
 _SHOWN: Final = 100
@@ -71,12 +71,16 @@ async def listen(output: Output, wanted: Wanted) -> int:
     """Listen, and return the exit status."""
     with contextlib.ExitStack() as stack:
         conns = {endpoint: open_connection(endpoint, wanted.buffer, stack) for endpoint in dict.fromkeys(wanted.groups)}
-        capture = stack.enter_context(CaptureWriter(wanted.pcap)) if wanted.pcap else None
+        capture = sinks.Capture(wanted.pcap) if wanted.pcap else None
+        if capture:
+            stack.callback(capture.close)
         session = _Session(output, wanted, capture)
         for endpoint, conn in conns.items():
             session.add(endpoint, conn)
         async with until_stopped(wanted.seconds) as stop:
             session.quota.at_end = stop.now
+            if capture:
+                capture.at_failure = stop.now
             await session.run()
         # All groups were left by now, so that nothing more comes.
         is_enough = session.finish()
@@ -87,7 +91,7 @@ async def listen(output: Output, wanted: Wanted) -> int:
 class _Session:
     """What is known while it runs."""
 
-    def __init__(self, output: Output, wanted: Wanted, capture: CaptureWriter | None) -> None:
+    def __init__(self, output: Output, wanted: Wanted, capture: Capture | None) -> None:
         self._output: Final = output
         self._wanted: Final = wanted
         self._capture: Final = capture
@@ -112,7 +116,7 @@ class _Session:
         if self._wanted.raw:
             found.append(sinks.pass_on)
         if self._capture is not None:
-            found.append(sinks.capturing(self._capture))
+            found.append(self._capture.write)
         return found
 
     async def run(self) -> None:
@@ -241,7 +245,7 @@ class _Session:
             await trio.sleep(_LOOK)
             now = trio.current_time()
             for flow in self._flows.all():
-                facts = f"{flow.key.group}:{flow.key.port}", flow.key.source, flow.key.interface
+                facts = flow.key.endpoint, flow.key.source, flow.key.interface
                 if flow.resumed_after_ns:
                     self._output.show(Resumed(*facts, flow.resumed_after_ns / 1e9))
                     flow.resumed_after_ns = 0
@@ -263,20 +267,25 @@ class _Session:
         return not missed and (self._wanted.count is None or self.quota.is_used_up)
 
     def _sum_up(self, seconds: float, missed: tuple[str, ...]) -> Summary:
-        totals = [found for flow in self._flows.all() if (found := flow.streams.totals())["lost"] is not None]
+        flows = list(self._flows.all())
+        totals = [found for flow in flows if (found := flow.streams.totals())["lost"] is not None]
 
         def total(what: str) -> int | None:
             return sum(each[what] or 0 for each in totals) if totals else None
 
         return Summary(
             seconds=round(seconds, 3),
-            flows=len(self._flows),
+            flows=len(flows),
+            flows_numbered=len(totals),
+            flows_undecided=sum(flow.is_undecided for flow in flows),
             datagrams=sum(receiver.datagrams for receiver in self._receivers),
-            octets=sum(flow.octets for flow in self._flows.all()),
+            octets=sum(flow.octets for flow in flows),
             dropped=sum(receiver.dropped for receiver in self._receivers),
             expected=total("expected"),
             lost=total("lost"),
             duplicates=total("duplicates"),
             reordered=total("reordered"),
+            restarts=total("restarts"),
+            silent=tuple(str(receiver.endpoint) for receiver in self._receivers if not receiver.datagrams),
             missed=missed,
         )

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import sys
-from typing import TYPE_CHECKING, Literal, TypeAlias
+import contextlib
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias, final
 
+from trio_ipv4._cli.capture import CaptureWriter
 from trio_ipv4._cli.listen.rebuild import rebuild
 from trio_ipv4._cli.listen.records import DatagramShown
+from trio_ipv4._cli.output import write_octets
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
     from trio_ipv4 import ControlMessage
-    from trio_ipv4._cli.capture import CaptureWriter
     from trio_ipv4._cli.listen.receivers import Origin, Sink
     from trio_ipv4._cli.output import Output
 
@@ -42,26 +45,54 @@ def printing(output: Output, printed_as: PrintedAs) -> Sink:
 
 
 def pass_on(_origin: Origin, payload: bytes, _control: ControlMessage) -> None:
-    """Write the payload to standard output, at once.
+    """Write the payload to standard output, at once."""
+    write_octets(payload)
+
+
+@final
+class Capture:
+    """A sink that writes packets to a capture. What it can't write ends the session, which shows its summary first.
+
+    Args:
+        path: Where.
 
     Raises:
-        BrokenPipeError: Nobody reads any more. What is written from now on goes nowhere.
+        OSError: The file can't be opened.
     """
-    try:
-        sys.stdout.buffer.write(payload)
-        sys.stdout.buffer.flush()
-    except BrokenPipeError:
-        # As Python's documentation advises (library/signal, "Note on SIGPIPE"); else the exit would fail to flush.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise
 
+    def __init__(self, path: Path) -> None:
+        self._path: Final = path
+        self._writer: Final = CaptureWriter(path)
+        self._failure: OSError | None = None
+        self.at_failure: Callable[[], None] = lambda: None
 
-def capturing(writer: CaptureWriter) -> Sink:
-    """Return a sink that writes packets to a capture."""
-
-    def capture(origin: Origin, payload: bytes, control: ControlMessage) -> None:
+    def write(self, origin: Origin, payload: bytes, control: ControlMessage) -> None:
+        """Write a datagram, as the packet that it was."""
         source, destination = (origin.source, origin.source_port), (origin.group, origin.port)
         packet = rebuild(source, destination, control.ttl or 0, control.tos or 0, payload)
-        writer.write(control.timestamp_ns or 0, packet)
+        self._try(lambda: self._writer.write(control.timestamp_ns or 0, packet))
 
-    return capture
+    def flush(self) -> None:
+        """Let other programs see what was written so far."""
+        self._try(self._writer.flush)
+
+    def close(self) -> None:
+        """Close the file.
+
+        Raises:
+            OSError: Something could not be written. It names the file.
+        """
+        self.flush()
+        with contextlib.suppress(OSError):  # Of what is known already.
+            self._writer.__exit__()
+        if self._failure is not None:
+            raise self._failure
+
+    def _try(self, act: Callable[[], None]) -> None:
+        if self._failure is not None:
+            return
+        try:
+            act()
+        except OSError as error:
+            self._failure = OSError(error.errno, f"can't write to {self._path}: {error.strerror}")
+            self.at_failure()

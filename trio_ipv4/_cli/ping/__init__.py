@@ -12,12 +12,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from ipaddress import IPv4Address
 from typing import Annotated, Final, NoReturn, TypeAlias
 
 import trio
-from cyclopts import Parameter
+from cyclopts import App, Parameter
 
 from trio_ipv4._cli.arguments import (
     TTL,
@@ -48,6 +49,8 @@ _MOST_SIZES: Final = 64
 
 def read_target(text: str) -> IPv4Address:
     """Read whom to ask: an address, or a group."""
+    if re.search("[A-Za-z]", text):
+        raise ValueError(f"must be an IPv4 address, as 198.18.0.1: names are not looked up, got {text!r}")
     address = read_address(text)
     if address.is_unspecified or address == IPv4Address("255.255.255.255"):
         raise ValueError(f"must be the address of a host, as 198.18.0.1, or a group, as 239.1.2.234, got {text!r}")
@@ -74,7 +77,16 @@ _Target: TypeAlias = Annotated[IPv4Address, reads(read_target, "GROUP|ADDRESS")]
 _Sizes: TypeAlias = Annotated[tuple[int, ...], reads(read_sizes, "N[,N...]")]
 _Interval: TypeAlias = Annotated[float, reads(read_interval, "DURATION")]
 
+_USAGE: Final = """\
+Usage: trio-ipv4 ping [OPTIONS] ADDRESS
+       trio-ipv4 ping [OPTIONS] GROUP
+       trio-ipv4 ping --serve [OPTIONS] [GROUP...]
+"""
 
+app: Final = App(name="ping", usage=_USAGE)
+
+
+@app.default
 def command(
     *targets: Annotated[_Target, Parameter(name="GROUP|ADDRESS")],
     serve_requests: Annotated[bool, Parameter(name="--serve")] = False,
@@ -96,6 +108,11 @@ def command(
     --serve GROUP' is asked: so it tells who listens. ssmpingd does not hear groups. ssmping and asmping can ask
     'trio-ipv4 ping --serve'.
 
+        trio-ipv4 ping --serve                     on one host: answer
+        trio-ipv4 ping 198.18.0.2 --count 5        on another: does multicast come?
+        trio-ipv4 ping --serve 239.7.7.7           answer those who ask the group, too
+        trio-ipv4 ping 239.7.7.7                   who listens to the group?
+
     No privilege is needed. The exit status is 0 if unicast and multicast came, 1 if unicast alone, 4 if multicast
     alone, 3 if nothing; 130 after Ctrl-C, 2 for wrong usage, 5 if the kernel refused.
 
@@ -105,16 +122,18 @@ def command(
         serve_requests: Be the responder.
         group: In which group the responder at ADDRESS is to answer. Default: 232.43.211.234. In 232.0.0.0/8 it is
             joined for this source alone, otherwise for any. ssmpingd answers only in groups that end in .234.
-        interface: The interface on which to join, and to ask a GROUP. May be repeated. Default: where the route to
-            ADDRESS leads; for a GROUP, every interface. With --serve: where to hear requests; by default everywhere.
+        interface: Join on this interface, and ask a GROUP there. May be repeated. Default: where the route to ADDRESS
+            leads; for a GROUP, every interface. With --serve: hear requests there alone; by default everywhere.
         count: Stop after so many requests. Default: go on until Ctrl-C.
         interval: From one request to the next. Default: 1s.
         size: Size of the UDP payload of requests and answers in octets; several take turns, as 64,1400,8000.
+            Default: 42, which is the smallest.
         ttl: TTL of requests. Default: 64, to a GROUP 1, so that they stay on the link. Answers always have 64.
         wait: How long an answer may take. Default: 3s.
         seconds: How long to go on, as 30s or 5m.
-        port: UDP port of the responder.
-        limit: With --serve: how many requests to answer in a second. Default: 100.
+        port: UDP port of the responder. Default: 4321.
+        limit: With --serve: how many requests to answer in a second; those with long answers count for several.
+            Default: 100.
     """
     output = choose_output(as_json=as_json)
     if serve_requests:
@@ -145,7 +164,7 @@ def _one_target(targets: tuple[IPv4Address, ...], group: IPv4Address | None) -> 
     (target,) = targets
     if target.is_multicast and group is not None:
         _refuse(f"--group goes with an ADDRESS: the members of {target} answer in that group itself")
-    if target.packed[0] == 232:
+    if protocol.is_source_specific(target):
         _refuse(
             f"nobody can be asked in {target}: in 232.0.0.0/8 members name the sources that they hear. Ask a responder "
             f"by its address: ping ADDRESS --group {target}"

@@ -19,11 +19,12 @@ class Allowance:
         self._left = float(limit)
         self._at = now
 
-    def take(self, now: float) -> bool:
-        """Take one; return False if nothing is left."""
+    def take(self, now: float, much: int = 1) -> bool:
+        """Take so much, or all that there may be; return False if less than that is left."""
+        much = min(much, self._limit)
         self._left = min(self._left + (now - self._at) * self._limit, self._limit)
         self._at = now
-        if self._left < 1:
+        if self._left < much:
             return False
-        self._left -= 1
+        self._left -= much
         return True

@@ -13,7 +13,7 @@ import itertools
 import random
 import time
 from ipaddress import IPv4Address
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, Any, Final, final
 
 import trio
 
@@ -32,23 +32,25 @@ from trio_ipv4 import (
     interfaces,
     open_udp,
 )
+from trio_ipv4._cli.arguments import is_named
 from trio_ipv4._cli.ends import Status, until_stopped
 from trio_ipv4._cli.output import Output
-from trio_ipv4._cli.ping.plan import Asking, advise, describe_group
+from trio_ipv4._cli.ping.plan import Asking, Course, advise, describe_group
 from trio_ipv4._cli.ping.protocol import ANSWER_TTL, LAST_OCTET, Kind, Message, find_number, parse_message
 from trio_ipv4._cli.ping.records import (
     Answer,
     Hint,
+    Loss,
     MulticastCame,
     PingStarted,
     PingSummary,
     ResponderFound,
     Statistics,
 )
-from trio_ipv4._cli.ping.statistics import Book, Figures, Finding
+from trio_ipv4._cli.ping.statistics import KINDS, Book, Figures, Finding
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
 
 _FACTS: Final = ControlFlags.DST | ControlFlags.INTERFACE | ControlFlags.TTL | ControlFlags.TIMESTAMP
 STATUSES: Final = {
@@ -62,6 +64,8 @@ STATUSES: Final = {
 _LONGEST_IN_QUEUE: Final = 1.0
 """In seconds. An answer that seems to have lain in the socket for longer was stamped by a clock that has been set."""
 _NUMBERS: Final = 1 << 32
+_REMARKS: Final = 8
+"""How many remarks are made at most on what goes wrong, each once."""
 
 
 async def ask(output: Output, asking: Asking) -> int:
@@ -88,24 +92,32 @@ class _Client:
         self._names: frozenset[str] = frozenset(asking.interfaces)
         """Of the interfaces to join on; none: all that can hear multicast."""
         self._last_answers = trio.CancelScope()
-        self._is_joined = self._has_asked_all = False
+        self._is_joined = self._has_asked_all = self._is_member = False
+        self._last_asked = self._begun
+        self._unreachable: SocketError | None = None
+        """The latest error that says why requests can't be delivered."""
+        self._drops = 0
 
     async def run(self) -> None:
         """Ask, and show the answers."""
         async with open_udp(control_flags=_FACTS) as conn:
             conn.ttl = conn.multicast_ttl = self._asking.ttl
             conn.report_errors = True
-            async with self._member(conn), trio.open_nursery() as nursery:
-                self._joined, self._is_joined = trio.current_time(), True
-                nursery.start_soon(self._receive, conn)
-                nursery.start_soon(self._receive_errors, conn)
-                await self._ask_all(conn)
-                nursery.cancel_scope.cancel()
+            try:
+                async with self._member(conn), trio.open_nursery() as nursery:
+                    self._joined, self._is_joined = trio.current_time(), True
+                    nursery.start_soon(self._receive, conn)
+                    nursery.start_soon(self._receive_errors, conn)
+                    await self._ask_all(conn)
+                    nursery.cancel_scope.cancel()
+            finally:
+                self._drops = conn.drops
 
     def conclude(self) -> int:
         """Show figures and finding; return the exit status."""
         now, finding, asking = trio.current_time(), self._book.finding(), self._asking
-        self._output.table([self._to_row(figures) for figures in self._book.figures(now)])
+        figures = self._book.figures(now)
+        self._output.table(list(map(self._to_row, figures)))
         summary = PingSummary(
             finding.value,
             asking.target,
@@ -114,12 +126,19 @@ class _Client:
             self._book.responders if finding is not Finding.NOTHING else (),
             self._errors,
             self._ignored,
+            self._drops,
+            tuple(loss for kind in KINDS if (loss := _sum_up(figures, kind)).lost),
             now - self._begun,
         )
         self._output.show(summary)
         if finding is not Finding.BOTH:
-            self._output.show(Hint(advise(finding, asking)))
+            self._output.show(Hint(advise(finding, asking, self._course())))
         return STATUSES[finding]
+
+    def _course(self) -> Course:
+        own = [address.ip for interface in interfaces() for address in interface.addresses]
+        asked_for, told = self._last_asked - self._joined, self._unreachable
+        return Course(self._is_member, asked_for, told and told.offender, told and told.icmp_code, own)
 
     # Memberships
 
@@ -131,14 +150,16 @@ class _Client:
         asking = self._asking
         if not asking.target.is_multicast and not self._names:
             self._names = frozenset(await _interface_towards(asking.target, asking.port))
+        if self._names and not any(map(self._matches, interfaces())):
+            raise self._no_interface()
         if self._names or asking.target.is_multicast:
             follow = functools.partial(
                 follow_group,
                 conn,
                 asking.group,
                 sources=asking.sources,
-                where=self._matches,
                 on_refusal=self._note_refusal,
+                **self._limits,
             )
             async with trio.open_nursery() as nursery:
                 joined: tuple[Interface, ...] = await nursery.start(follow)
@@ -151,7 +172,7 @@ class _Client:
                 yield
 
     def _tell_start(self, names: list[str]) -> None:
-        asking = self._asking
+        asking, self._is_member = self._asking, bool(names)
         octets = asking.sizes or (len(asking.make_request(0, 1).marshal()),)
         is_specific = asking.sources != SourceFilter.any()
         start = PingStarted(asking.target, asking.port, asking.group, is_specific, tuple(names), octets, asking.ttl)
@@ -163,12 +184,23 @@ class _Client:
         """Give up if the join that all depends on is refused at the start."""
         if not self._is_joined and not self._asking.target.is_multicast:
             raise error
-        self._tell_once(f"Not joined on {interface.name}: {error}")
+        self._tell_once(f"Not joined on {interface.name}: {_reason(error)}")
+
+    @property
+    def _limits(self) -> dict[str, Any]:
+        """What limits the interfaces; nothing: all that can hear multicast, which is the library's default."""
+        return {"where": self._matches} if self._names else {}
 
     def _matches(self, interface: Interface) -> bool:
+        return interface.is_up and is_named(interface, self._names)
+
+    def _no_interface(self) -> OSError:
+        words = "no interface is set up and supports multicast: name one by --interface"
         if self._names:
-            return interface.is_up and interface.name in self._names
-        return interface.is_up and interface.is_multicast and not interface.is_port
+            names = sorted(self._names)
+            is_, how = "is" if len(names) == 1 else "are", ", ".join(f"'ip link set {name} up'" for name in names)
+            words = f"{', '.join(names)} {is_} not set up: {how}"
+        return OSError(errno.ENETDOWN if self._names else errno.ENODEV, words)
 
     # Requests
 
@@ -186,27 +218,28 @@ class _Client:
 
     async def _ask(self, conn: PacketConn, number: int) -> None:
         octets = self._asking.make_request(self._run, number).marshal()
-        self._book.ask(number, len(octets), trio.current_time())
+        self._last_asked = trio.current_time()
+        self._book.ask(number, len(octets), self._last_asked)
         try:
             await self._send(conn, Datagram(octets, (str(self._asking.target), self._asking.port)))
         except BaseException as error:
             self._book.withdraw(number)
             if number == 1 or not isinstance(error, OSError):
                 raise
-            self._show_error(number, None, str(error))
+            self._show_error(number, None, _reason(error))
 
     async def _send(self, conn: PacketConn, datagram: Datagram) -> None:
         """Send a request. To a group it goes on every interface; those that refuse are told of once."""
         if not self._asking.target.is_multicast:
             await conn.send(datagram)
             return
-        outcomes = await conn.send_everywhere(datagram, where=self._matches)
+        outcomes = await conn.send_everywhere(datagram, **self._limits)
         refusals = {interface.name: error for interface, error in outcomes.items() if error is not None}
         if len(refusals) == len(outcomes):
             # Nowhere: then one of the refusals is the error, or that nothing matched.
-            raise next(iter(refusals.values()), _no_interface())
+            raise next(iter(refusals.values()), self._no_interface())
         for name, error in refusals.items():
-            self._tell_once(f"Not asked on {name}: {error}")
+            self._tell_once(f"Not asked on {name}: {_reason(error)}")
 
     # Answers
 
@@ -225,7 +258,8 @@ class _Client:
         if message.kind is not Kind.ANSWER or message.run != self._run or number is None:
             return False
         if not self._asking.target.is_multicast and address != self._asking.target:
-            self._tell_once(f"{address} has answered, which was not asked. Does {self._asking.target} belong to it?")
+            words = f"{address} has answered, which was not asked. Does {self._asking.target} belong to it?"
+            self._tell_once(words)
             return False
         kind = "multicast" if facts.dst is not None and facts.dst.is_multicast else "unicast"
         at = trio.current_time() - time_in_queue(facts.timestamp_ns)
@@ -241,7 +275,9 @@ class _Client:
         )
         if heard.is_first and kind == "multicast":
             self._output.show(MulticastCame(address, number, at - self._joined))
-        self._set_deadline()
+        # Neither a duplicate changes what is awaited, nor does any answer in a group.
+        if not again and not self._asking.target.is_multicast:
+            self._set_deadline()
         return True
 
     def _introduce(self, responder: IPv4Address, message: Message) -> None:
@@ -260,7 +296,9 @@ class _Client:
         while True:
             error = await conn.receive_error()
             number = find_number(error.payload, self._run)
-            self._show_error(number, error.offender, _explain(error))
+            if isinstance(error.icmp_code, UnreachableCode):
+                self._unreachable = error
+            self._show_error(number, error.offender, error.reason)
 
     def _show_error(self, number: int | None, teller: IPv4Address | None, words: str) -> None:
         self._errors += 1
@@ -269,9 +307,12 @@ class _Client:
         )
 
     def _tell_once(self, words: str) -> None:
-        if words not in self._told:
-            self._told.add(words)
-            self._output.show(Hint(words))
+        """Tell of the first few; anybody may send an answer, under any address."""
+        if words in self._told or len(self._told) > _REMARKS:
+            return
+        self._told.add(words)
+        more = "There is more like this. It is not told, but counted."
+        self._output.show(Hint(words if len(self._told) <= _REMARKS else more))
 
     def _to_row(self, figures: Figures) -> Statistics:
         first = None if figures.first is None else figures.first - self._joined
@@ -327,11 +368,16 @@ def to_hops(ttl: int | None) -> int | None:
     return ANSWER_TTL - ttl if ttl is not None and ttl <= ANSWER_TTL else None
 
 
-def _explain(error: SocketError) -> str:
-    if error.icmp_code is UnreachableCode.PORT_UNREACHABLE:
-        return "port unreachable: no responder runs there"
-    return error.reason
+def _reason(error: OSError) -> str:
+    return error.strerror or str(error)
 
 
-def _no_interface() -> OSError:
-    return OSError(errno.ENODEV, "no interface is set up and supports multicast: name one by --interface")
+def _sum_up(figures: Sequence[Figures], kind: str) -> Loss:
+    """Return how many answers of a kind are missing, from all responders."""
+    of_kind = [each for each in figures if each.kind == kind]
+    return Loss(
+        kind,
+        lost=sum(each.lost for each in of_kind),
+        of=sum(each.received + each.lost for each in of_kind),
+        before_first=sum(each.lost_before_first for each in of_kind),
+    )

@@ -3,13 +3,34 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Collection
 from ipaddress import IPv4Address
+from typing import Final
 
 import attrs
 
-from trio_ipv4 import SourceFilter
-from trio_ipv4._cli.ping.protocol import LAST_OCTET, Message, make_request
+from trio_ipv4 import SourceFilter, UnreachableCode
+from trio_ipv4._cli.ping.protocol import LAST_OCTET, Message, is_source_specific, make_request
 from trio_ipv4._cli.ping.statistics import Finding
+
+_SOON: Final = 2.0
+"""In seconds after the join. Until then its report may have got lost, or routers may still build a tree: the second
+report follows the first within 1 s (RFC 9776 section 8.11)."""
+_NO_WAY: Final = {
+    UnreachableCode.NET_UNREACHABLE,
+    UnreachableCode.NET_UNKNOWN,
+    UnreachableCode.NET_UNREACHABLE_FOR_TOS,
+}
+_HOST_MISSING: Final = {
+    UnreachableCode.HOST_UNREACHABLE,
+    UnreachableCode.HOST_UNKNOWN,
+    UnreachableCode.HOST_UNREACHABLE_FOR_TOS,
+}
+_FORBIDDEN: Final = {
+    UnreachableCode.NET_PROHIBITED,
+    UnreachableCode.HOST_PROHIBITED,
+    UnreachableCode.COMMUNICATION_PROHIBITED,
+}
 
 
 @attrs.frozen
@@ -42,8 +63,8 @@ class Asking:
 
     @property
     def sources(self) -> SourceFilter:
-        """Whom to hear in the group. In 232/8, receivers have to name their sources (RFC 4607 section 1)."""
-        is_specific = self.group.packed[0] == 232 and not self.target.is_multicast
+        """Whom to hear in the group."""
+        is_specific = is_source_specific(self.group) and not self.target.is_multicast
         return SourceFilter.include(self.target) if is_specific else SourceFilter.any()
 
     def make_request(self, run: int, number: int) -> Message:
@@ -61,7 +82,26 @@ def describe_group(group: IPv4Address) -> str:
     )
 
 
-def advise(finding: Finding, asking: Asking) -> str:
+@attrs.frozen
+class Course:
+    """How it went, as far as advice depends on it.
+
+    Args:
+        is_member: Whether the group was joined anywhere.
+        asked_for: How long after the join the latest request was sent, in seconds.
+        offender: Who told that requests can't be delivered.
+        code: Why not; `None`: nobody told that.
+        own: The addresses of this host.
+    """
+
+    is_member: bool = True
+    asked_for: float = 60.0
+    offender: IPv4Address | None = None
+    code: UnreachableCode | int | None = None
+    own: Collection[IPv4Address] = ()
+
+
+def advise(finding: Finding, asking: Asking, course: Course) -> str:
     """Say what to look at next."""
     if finding is Finding.NOTHING and asking.target.is_multicast:
         return (
@@ -69,10 +109,39 @@ def advise(finding: Finding, asking: Asking) -> str:
             f"had TTL {asking.ttl} (--ttl)."
         )
     if finding is Finding.NOTHING:
-        return f"Does a responder run on {asking.target}? 'trio-ipv4 ping --serve' is one, and ssmpingd."
+        usual = f"Does a responder run on {asking.target}? 'trio-ipv4 ping --serve' is one, and ssmpingd."
+        return _explain(asking, course) or usual
     if finding is Finding.MULTICAST_ONLY:
         return "The requests arrive, and unicast from the responder does not get here: a firewall may drop it."
+    if not course.is_member:
+        return f"This host has joined {asking.group} on no interface, so no multicast to it can come."
+    if finding is Finding.UNICAST_ONLY:
+        return _advise_without_multicast(asking, course)
     return (
-        f"The responder runs, and not all of its multicast to {asking.group} gets here. Routers on the way may not "
-        "forward multicast, a switch may have forgotten this host (snooping without a querier), or a firewall drops it."
+        "Not every responder, or size, came both ways: the figures tell which. Large datagrams may lose a fragment, "
+        "and routers may not forward multicast from everywhere."
     )
+
+
+def _advise_without_multicast(asking: Asking, course: Course) -> str:
+    if course.asked_for < _SOON:
+        apart = "" if asking.interval >= 1 else " --interval 1s"
+        return f"Too early to tell: the join may not have got through yet. Try --count 5{apart}."
+    return (
+        f"Unicast works, and no multicast to {asking.group} gets here. Routers on the way may not forward multicast, a "
+        "switch may have forgotten this host (snooping without a querier), or a firewall drops it."
+    )
+
+
+def _explain(asking: Asking, course: Course) -> str | None:
+    """Say why the requests did not arrive, if somebody has told that."""
+    target, offender, code = asking.target, course.offender, course.code
+    if code is UnreachableCode.PORT_UNREACHABLE:
+        return f"No responder runs on {target}, port {asking.port}: 'trio-ipv4 ping --serve' is one, and ssmpingd."
+    if code in _HOST_MISSING and (offender is None or offender in course.own):
+        return f"{target} does not answer on its link (ARP). Is it up, and is that its address?"
+    if code in _HOST_MISSING:
+        return f"The router {offender} does not reach {target}: no host there answers it, or it knows no way."
+    if code in _NO_WAY:
+        return f"The router {offender} knows no way to {target}."
+    return f"{offender} forbids it, as a firewall does." if code in _FORBIDDEN else None

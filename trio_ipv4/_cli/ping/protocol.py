@@ -29,7 +29,11 @@ LAST_OCTET: Final = 234
 ANSWER_TTL: Final = 64
 """With which TTL every answer is sent, so that the rest of it tells the distance: README of ssmping, "How it works"."""
 LONGEST_PADDED: Final = 1024
-"""To how many octets an answer is padded at most. ssmping and asmping read no more (`recvbuf`, ssmpngcl.c)."""
+"""To how many octets an answer is lengthened at most. ssmping and asmping read no more (`recvbuf`, ssmpngcl.c)."""
+MOST_TIMES: Final = 3
+"""How many times as long as its request an answer is at most: QUIC's limit for strangers (RFC 9000 section 8.1).
+
+ssmping sends 48 octets, and asks for an answer of the size of its `-s`."""
 MOST_OCTETS: Final = 65507
 """Of a UDP payload: 65,535 without an IP and a UDP header (RFC 791, RFC 768)."""
 
@@ -212,18 +216,25 @@ def make_answer(request: Message, version: str) -> Message:
     """Return the answer to a request.
 
     It is as long as the request. It is longer only if the request asks for the version, or for an answer of some size,
-    and then at most `LONGEST_PADDED` octets: nobody can use a responder to send much with few octets.
+    and then at most `LONGEST_PADDED` octets, and `MOST_TIMES` as long as the request. So nobody can use a responder to
+    send much with few octets.
     """
     answer = Message(Kind.ANSWER, request.fields)
     size = len(answer.marshal())
+    longest = min(LONGEST_PADDED, MOST_TIMES * size)
     own = Field(FieldType.VERSION, version.encode())
-    if request.wants_version and size + len(own.marshal()) <= LONGEST_PADDED:
+    if request.wants_version and size + len(own.marshal()) <= longest:
         answer = Message(Kind.ANSWER, (*answer.fields, own))
         size += len(own.marshal())
-    missing = (request.reply_size or 0) - size - _HEADER.size
-    if missing >= 0 and size + _HEADER.size + missing <= LONGEST_PADDED:
+    missing = min(request.reply_size or 0, longest) - size - _HEADER.size
+    if missing >= 0:
         answer = Message(Kind.ANSWER, (*answer.fields, Field(FieldType.PAD, bytes(missing))))
     return answer
+
+
+def is_source_specific(group: IPv4Address) -> bool:
+    """Tell whether members of a group have to name their sources: in 232.0.0.0/8 (RFC 4607 section 1)."""
+    return group.packed[0] == 232
 
 
 def may_answer_in(group: IPv4Address, own: frozenset[IPv4Address]) -> bool:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from ipaddress import IPv4Address
 from typing import ClassVar
 
 import attrs
 
 from trio_ipv4._cli.output import Column, Remark, Row, Sentence
+from trio_ipv4._cli.ping.protocol import PORT
 from trio_ipv4._cli.ping.statistics import Finding
 
 
@@ -26,7 +28,7 @@ class PingStarted(Remark):
 
     def text(self) -> str:
         """Return the words, as one line."""
-        where = f"on {', '.join(self.interfaces)}" if self.interfaces else "on no interface"
+        where = f"on {_enumerate(self.interfaces)}" if self.interfaces else "on no interface"
         sizes = ", ".join(map(str, self.octets))
         if self.target.is_multicast:
             whom = f"all members of {self.group}, port {self.port}, {where}"
@@ -46,7 +48,7 @@ class Answer(Row):
         Column("kind", width=9),
         Column("ms", width=8, right=True),
         Column("hops", width=4, gives_way=1, right=True),
-        Column("octets", width=6, gives_way=2, right=True),
+        Column("size", width=5, gives_way=2, right=True),
         Column("remark"),
     )
     number: int | None
@@ -173,6 +175,30 @@ class Statistics(Row):
 
 
 @attrs.frozen
+class Loss:
+    """How many answers of a kind are missing.
+
+    Args:
+        kind: "unicast" or "multicast".
+        lost: How many.
+        of: How many should have come.
+        before_first: How many of the lost ones belong to requests before the first that was answered.
+    """
+
+    kind: str
+    lost: int
+    of: int
+    before_first: int
+
+    def text(self) -> str:
+        """Return the words, as a part of a sentence."""
+        were = "was" if self.lost == 1 else "were"
+        early = self.kind == "multicast" and self.before_first == self.lost
+        when = ", before the join took effect" if early else ""
+        return f"{self.lost} of {_count(self.of, f'{self.kind} answer')} {were} lost{when}"
+
+
+@attrs.frozen
 class PingSummary(Sentence):
     """The finding."""
 
@@ -184,23 +210,29 @@ class PingSummary(Sentence):
     responders: tuple[IPv4Address, ...]
     errors: int
     ignored: int
+    drops: int
+    losses: tuple[Loss, ...]
     seconds: float
 
     def text(self) -> str:
         """Return the words, as one line."""
-        who = ", ".join(map(str, self.responders)) or "nobody"
+        who = _enumerate(self.responders) or "nobody"
+        both = "; ".join([f"unicast and multicast came from {who}", *(loss.text() for loss in self.losses)])
         words = {
-            Finding.BOTH.value: f"Both: unicast and multicast came from {who}.",
+            Finding.BOTH.value: f"Both: {both}.",
             Finding.UNICAST_ONLY.value: f"Unicast only: from {who}, no multicast to {self.group} came.",
             Finding.MULTICAST_ONLY.value: f"Multicast only: from {who}, no unicast came.",
             Finding.MIXED.value: f"Mixed: not all of {who} came both ways, in every size.",
             Finding.NOTHING.value: f"Nothing: no answer from {self.target} came.",
         }[self.finding]
-        return f"{words} {_count(self.sent, 'request')} in {self.seconds:.1f} s."
+        drops = f" This host itself has dropped {_count(self.drops, 'datagram')}." if self.drops else ""
+        return f"{words} {_count(self.sent, 'request')} in {_duration(self.seconds)}.{drops}"
 
     def style(self) -> str:
         """Return how a terminal shows them, in rich's terms."""
-        return "green" if self.finding == Finding.BOTH.value else "red"
+        if self.finding != Finding.BOTH.value:
+            return "red"
+        return "yellow" if self.losses else "green"
 
 
 @attrs.frozen
@@ -212,12 +244,17 @@ class ServingStarted(Remark):
     groups: tuple[IPv4Address, ...]
     interfaces: tuple[str, ...]
     limit: int
+    addresses: tuple[IPv4Address, ...]
 
     def text(self) -> str:
         """Return the words, as one line."""
-        only = f", on {', '.join(self.interfaces)} alone" if self.interfaces else ""
+        only = f", on {_enumerate(self.interfaces)} alone" if self.interfaces else ""
         whose = " and of ".join(["this host", *map(str, self.groups)])
-        return f"Answering requests to port {self.port} of {whose}{only}: at most {self.limit} in a second."
+        words = f"Answering requests to port {self.port} of {whose}{only}: at most {self.limit} in a second."
+        if not self.addresses:
+            return words
+        port = "" if self.port == PORT else f" --port {self.port}"
+        return f"{words} On another host: trio-ipv4 ping {self.addresses[0]}{port}"
 
 
 @attrs.frozen
@@ -263,6 +300,7 @@ class ServingSummary(Sentence):
     ignored: int
     over_limit: int
     refused: int
+    drops: int
     seconds: float
 
     def text(self) -> str:
@@ -273,10 +311,11 @@ class ServingSummary(Sentence):
                 (self.ignored, "ignored"),
                 (self.over_limit, "over the limit"),
                 (self.refused, "answers refused by the kernel"),
+                (self.drops, "dropped by this host itself"),
             )
             if number
         ]
-        asked = f"{_count(self.requests, 'request')} of {_count(self.clients, 'client')} in {self.seconds:.1f} s"
+        asked = f"{_count(self.requests, 'request')} from {_count(self.clients, 'client')} in {_duration(self.seconds)}"
         answered = f"{self.answered_by_unicast} answered by unicast, {self.answered_by_multicast} by multicast"
         return f"{asked}: {', '.join([answered, *others])}."
 
@@ -284,6 +323,16 @@ class ServingSummary(Sentence):
 def milliseconds(seconds: float | None) -> str:
     """Return a time in milliseconds, with microseconds."""
     return "-" if seconds is None else f"{seconds * 1000:.3f}"
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds >= 1 else f"{seconds * 1000:.0f} ms"
+
+
+def _enumerate(items: Sequence[object]) -> str:
+    """Return "A", "A and B", or "A, B and C"."""
+    *first, last = map(str, items) if items else [""]
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def _count(number: int, what: str) -> str:

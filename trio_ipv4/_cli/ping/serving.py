@@ -1,7 +1,8 @@
 """The side that answers: by unicast, and by multicast in the group that the request names.
 
-It must be of no use to those who forge the sender's address. So an answer is hardly longer than its request, there is a
-limit of requests in a second, answers are never answered, and multicast goes only to groups that are meant for it.
+It must be of no use to those who forge the sender's address. So an answer is at most three times as long as its
+request, and usually as long. There is a limit of requests in a second, in which long ones count for several. Answers
+are never answered, and multicast goes only to groups that are meant for it.
 """
 
 from __future__ import annotations
@@ -10,10 +11,10 @@ import contextlib
 import errno
 import functools
 from collections import OrderedDict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from importlib.metadata import version as version_of
 from ipaddress import IPv4Address
-from typing import Final, final
+from typing import Any, Final, final
 
 import attrs
 import trio
@@ -28,9 +29,11 @@ from trio_ipv4 import (
     ParseError,
     follow_group,
     interface_by_name,
+    interfaces,
     open_udp,
     watch_interfaces,
 )
+from trio_ipv4._cli.arguments import is_named
 from trio_ipv4._cli.ends import Status, until_stopped
 from trio_ipv4._cli.output import Output
 from trio_ipv4._cli.ping.allowance import Allowance
@@ -39,6 +42,7 @@ from trio_ipv4._cli.ping.protocol import (
     DEFAULT_GROUP,
     Kind,
     Message,
+    is_source_specific,
     make_answer,
     may_answer_in,
     parse_message,
@@ -48,6 +52,10 @@ from trio_ipv4._cli.ping.records import ClientCame, Hint, ServingStarted, Servin
 _FACTS: Final = ControlFlags.DST | ControlFlags.INTERFACE
 _CLIENTS: Final = 1024
 """How many clients are remembered."""
+_REMARKS: Final = 8
+"""How many remarks are made at most on what is not done, each once."""
+_IN_A_PACKET: Final = 1472
+"""Octets of UDP payload that Ethernet carries in a packet: 1500 (RFC 894) without an IP and a UDP header."""
 
 
 @attrs.frozen
@@ -58,7 +66,7 @@ class Serving:
         groups: The groups in which requests are heard, and in which answers may be given.
         interfaces: The names of the interfaces on which requests count; none: all.
         port: The port.
-        limit: How many requests are answered in a second.
+        limit: How many requests are answered in a second. One whose answer takes several packets counts as so many.
         seconds: How long to go on.
     """
 
@@ -93,24 +101,30 @@ class _Responder:
         self._clients: Final[OrderedDict[tuple[str, int], None]] = OrderedDict()
         self._told: Final[set[object]] = set()
         self._came = self._requests = self._by_unicast = self._by_multicast = 0
-        self._ignored = self._over_limit = self._refused = 0
+        self._ignored = self._over_limit = self._refused = self._drops = 0
 
     async def run(self, task_status: trio.TaskStatus[None]) -> None:
         """Answer."""
         for name in self._serving.interfaces:
             interface_by_name(name)  # Raises if there is none.
-        async with _open(self._serving.port) as conn, trio.open_nursery() as nursery:
+        serving = self._serving
+        async with _open(serving.port) as conn, trio.open_nursery() as nursery:
             conn.ttl = conn.multicast_ttl = ANSWER_TTL
             await nursery.start(self._watch)
-            for group in self._serving.groups:
-                # In 232/8 a member names the sources that it hears (RFC 4607), and anybody may ask: it can't be joined.
-                if group.packed[0] != 232:
-                    await nursery.start(functools.partial(follow_group, conn, group, where=self._matches))
-            serving = self._serving
-            self._output.show(ServingStarted(serving.port, serving.groups, serving.interfaces, serving.limit))
+            # One that names no interfaces hears the groups on all that the library takes by default.
+            limits: dict[str, Any] = {"where": self._matches} if serving.interfaces else {}
+            for group in serving.groups:
+                # Anybody may ask: a group whose members name their sources can't be joined.
+                if not is_source_specific(group):
+                    await nursery.start(functools.partial(follow_group, conn, group, **limits))
+            own = tuple(self._own_addresses())
+            self._output.show(ServingStarted(serving.port, serving.groups, serving.interfaces, serving.limit, own))
             task_status.started()
-            async for datagram in conn:
-                await self._take(conn, datagram)
+            try:
+                async for datagram in conn:
+                    await self._take(conn, datagram)
+            finally:
+                self._drops = conn.drops
 
     def summary(self) -> ServingSummary:
         """Return what was done."""
@@ -122,12 +136,15 @@ class _Responder:
             ignored=self._ignored,
             over_limit=self._over_limit,
             refused=self._refused,
+            drops=self._drops,
             seconds=trio.current_time() - self._begun,
         )
 
     async def _watch(self, *, task_status: trio.TaskStatus[None]) -> None:
         """Keep the table of interfaces."""
         async with watch_interfaces() as changes:
+            # Those that are there come as changes, too, but later than the first request may.
+            self._interfaces.update({each.index: each for each in interfaces()})
             task_status.started()
             async for change in changes:
                 if change.kind is InterfaceChangeKind.REMOVED:
@@ -136,9 +153,13 @@ class _Responder:
                     self._interfaces[change.interface.index] = change.interface
 
     def _matches(self, interface: Interface) -> bool:
-        if self._serving.interfaces:
-            return interface.name in self._serving.interfaces
-        return interface.is_up and interface.is_multicast and not interface.is_port
+        return is_named(interface, self._serving.interfaces)
+
+    def _own_addresses(self) -> Iterator[IPv4Address]:
+        """Return the addresses at which this host can be asked from elsewhere."""
+        for each in self._interfaces.values():
+            if each.is_up and not each.is_loopback and (not self._serving.interfaces or self._matches(each)):
+                yield from (address.ip for address in each.addresses)
 
     async def _take(self, conn: PacketConn, datagram: Datagram) -> None:
         request = self._read(datagram)
@@ -146,7 +167,8 @@ class _Responder:
             self._ignored += 1
             return
         self._requests += 1
-        if not self._allowance.take(trio.current_time()):
+        octets = make_answer(request, self._version).marshal()
+        if not self._allowance.take(trio.current_time(), -(-len(octets) // _IN_A_PACKET)):
             self._over_limit += 1
             limit = self._serving.limit
             self._tell_once("limit", f"More than {limit} requests in a second: the rest is not answered (--limit).")
@@ -154,7 +176,6 @@ class _Responder:
         group = request.group or DEFAULT_GROUP
         may = may_answer_in(group, self._groups)
         self._note_client(datagram, group, may=may)
-        octets = make_answer(request, self._version).marshal()
         self._by_unicast += await self._send(conn, datagram.reply(octets))
         if may:
             control = self._way(datagram.control)
@@ -169,7 +190,7 @@ class _Responder:
         if facts.dst is None or not (facts.dst.is_multicast or facts.dst == facts.local):
             return None  # Broadcast.
         interface = self._interfaces.get(facts.ifindex or 0)
-        if self._serving.interfaces and (interface is None or interface.name not in self._serving.interfaces):
+        if self._serving.interfaces and (interface is None or not self._matches(interface)):
             return None
         try:
             message = parse_message(datagram.payload)
@@ -189,7 +210,7 @@ class _Responder:
         self._came += 1
         facts = datagram.control
         interface = self._interfaces.get(facts.ifindex or 0)
-        name = str(facts.ifindex) if interface is None else interface.name
+        name = f"#{facts.ifindex}" if interface is None else interface.name
         address, port = datagram.peer
         assert facts.dst is not None
         size = len(datagram.payload)
@@ -215,14 +236,16 @@ class _Responder:
             await conn.send(answer)
         except OSError as error:
             self._refused += 1
-            self._tell_once(error.errno, f"Not answered: {error}")
+            self._tell_once(error.errno, f"Not answered: {error.strerror or error}")
             return False
         return True
 
     def _tell_once(self, what: object, words: str) -> None:
-        if what not in self._told and len(self._told) < _CLIENTS:
-            self._told.add(what)
-            self._output.show(Hint(words))
+        if what in self._told or len(self._told) > _REMARKS:
+            return
+        self._told.add(what)
+        more = "There is more that is not done for strangers. It is not told, but counted."
+        self._output.show(Hint(words if len(self._told) <= _REMARKS else more))
 
 
 @contextlib.asynccontextmanager

@@ -1,4 +1,4 @@
-"""`trio-ipv4 send`: datagrams to a group or a host, at an exact rate, by one interface or several."""
+"""`trio-ipv4 send`: datagrams to a group, at an exact rate, by one interface or several."""
 
 # run       one run: a task for each interface, rows, the summary
 # sender    the datagrams of one interface
@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Annotated, Final
 
 import trio
-from cyclopts import Parameter
+from cyclopts import App, Parameter
 
 from trio_ipv4._cli.arguments import (
     TOS,
@@ -52,7 +52,7 @@ _FILE: Final = Parameter.combine(reads(_read_file_name, "FILE"), Parameter(allow
 
 def command(
     destination: Annotated[OneGroupPort, Parameter(name="GROUP:PORT")],
-    payload: str | None = None,
+    payload: Annotated[str | None, Parameter(name="PAYLOAD")] = None,
     /,
     *,
     file: Annotated[str | None, _FILE] = None,
@@ -76,6 +76,9 @@ def command(
     A payload is sent once. A file, or standard input, is one datagram, or cut into many. Without a payload it sends
     numbered probes, one a second, until Ctrl-C: trio-ipv4 listen tells by them what was lost on the way.
 
+        trio-ipv4 send 239.1.2.3:5000 hello --interface en0    one datagram
+        trio-ipv4 send 239.1.2.3:5000 --rate 100/s --for 10s   1,000 probes
+
     No privilege is needed. The exit status is 0; 5 if an interface refused, 130 after Ctrl-C.
 
     Args:
@@ -91,8 +94,8 @@ def command(
         source: The source address, one of this host's. Default: the first of the interface.
         ttl: The time to live, 1 to 255. Default: 1, so that no router forwards it.
         tos: The TOS octet, as 0xb8, or the name of a DSCP, as EF.
-        no_loop: Let members on this host not hear it.
-        dont_fragment: Refuse what is longer than the MTU, instead of sending it in fragments.
+        no_loop: Members on this host do not get it.
+        dont_fragment: Do not send what is longer than the MTU. Default: it is sent in fragments.
         rate: How fast, on each interface, as 100/s, 10kpps or 5Mbit/s of payload. Default: 1/s; with --lines, as they
             come.
         count: How many datagrams to send on each interface. Default: a payload once, a file to its end, probes without
@@ -118,6 +121,11 @@ def command(
         every=every,
     )
     return trio.run(main, choose_output(as_json=as_json), plan)
+
+
+# By itself it would say ARGS for PAYLOAD.
+app: Final = App(name="send", usage="Usage: trio-ipv4 send [OPTIONS] GROUP:PORT [PAYLOAD]")
+app.default(command)
 
 
 def _choose_payload(

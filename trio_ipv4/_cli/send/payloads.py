@@ -9,6 +9,7 @@ import struct
 import time
 from typing import Final, Protocol, final
 
+from trio_ipv4._cli.arguments import wrong_usage
 from trio_ipv4._cli.probe import PROBE_SIZE, Probe
 
 MAX_PAYLOAD: Final = 65507
@@ -101,18 +102,27 @@ class Cutter(Protocol):
 
 @final
 class Lines:
-    """Cuts octets into lines; the character that ends a line is not sent."""
+    """Cuts octets into lines; the character that ends a line is not sent.
+
+    No more is kept than what a datagram carries and what came last: a file may have no end, and no line either.
+    """
 
     def __init__(self) -> None:
         self._rest = bytearray()
 
     def feed(self, octets: bytes) -> list[bytes]:
-        """Take more octets; return the lines that are complete."""
+        """Take more octets; return the lines that are complete.
+
+        Raises:
+            CycloptsError: A line is longer than a datagram can be.
+        """
         self._rest += octets
-        if b"\n" not in octets:
-            return []
-        *lines, rest = bytes(self._rest).split(b"\n")
-        self._rest = bytearray(rest)
+        lines: list[bytes] = []
+        if b"\n" in octets:
+            *lines, rest = bytes(self._rest).split(b"\n")
+            self._rest = bytearray(rest)
+        if any(len(line) > MAX_PAYLOAD for line in (*lines, self._rest)):
+            raise wrong_usage("send", f"a line has more than {MAX_PAYLOAD:,} octets: cut the file by --size")
         return lines
 
     def end(self) -> list[bytes]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import errno
+import re
 from ipaddress import IPv4Address, IPv4Network
 from typing import ClassVar, Final
 
 import attrs
 
-from trio_ipv4._cli.output import Column, Remark, Row, Sentence
+from trio_ipv4._cli.output import Column, Record, Remark, Row, Sentence
 
 _LOCAL_CONTROL: Final = IPv4Network("224.0.0.0/24")
 """RFC 5771 section 4: routers don't forward these groups, whatever the TTL."""
@@ -35,7 +36,7 @@ class Start(Remark):
         way = f" by {self.interface}" if self.interface else ""
         way += f" from {self.source}" if self.source else ""
         tos = f", TOS {self.tos:#04x}" if self.tos else ""
-        return f"{self.destination}:{self.port}{way}, TTL {self.ttl}{tos}{self._explain_reach()}"
+        return f"Sending to {self.destination}:{self.port}{way}, TTL {self.ttl}{tos}{self._explain_reach()}"
 
     def _explain_reach(self) -> str:
         if self.reach == "host":
@@ -77,10 +78,15 @@ class Refused(Remark):
 def refused(interface: str | None, error: OSError, *, given_up: bool) -> Refused:
     """Return the record of a refusal."""
     name = errno.errorcode.get(error.errno or 0, str(error.errno))
-    reason = error.strerror or str(error)
+    reason = describe(error)
     if error.errno == errno.ENETUNREACH and interface is None:
         reason += ". Name the interface by --interface; 'trio-ipv4 interfaces' lists them"
     return Refused(interface, name, reason, given_up)
+
+
+def describe(error: OSError) -> str:
+    """Return why something was refused. Which datagram of a batch it was tells nobody anything here."""
+    return re.sub(r"\bdatagram [0-9]+ of the batch, ", "", error.strerror or str(error))
 
 
 @attrs.frozen
@@ -119,22 +125,10 @@ class Progress(Row):
 
 
 @attrs.frozen
-class InterfaceSummary(Row):
+class InterfaceFacts(Record):
     """What was sent on an interface in all."""
 
     event: ClassVar[str] = "interface_summary"
-    columns: ClassVar[tuple[Column, ...]] = (
-        Column("interface"),
-        Column("from", gives_way=5),
-        Column("datagrams", right=True),
-        Column("octets", gives_way=4, right=True),
-        Column("refused", gives_way=3, right=True),
-        Column("datagrams/s", right=True),
-        Column("bit/s", gives_way=6, right=True),
-        Column("median late", gives_way=8, right=True),
-        Column("99 % late", gives_way=7, right=True),
-        Column("most late", gives_way=2, right=True),
-    )
     interface: str | None
     source: IPv4Address | None
     datagrams: int
@@ -148,6 +142,25 @@ class InterfaceSummary(Row):
     late_most_seconds: float | None
     behind_seconds: float
     reason: str | None
+
+
+@attrs.frozen
+class InterfaceSummary(InterfaceFacts, Row):
+    """The same, as a row of a table."""
+
+    event: ClassVar[str] = "interface_summary"
+    columns: ClassVar[tuple[Column, ...]] = (
+        Column("interface"),
+        Column("from", gives_way=5),
+        Column("datagrams", right=True),
+        Column("octets", gives_way=4, right=True),
+        Column("refused", gives_way=3, right=True),
+        Column("datagrams/s", right=True),
+        Column("bit/s", gives_way=6, right=True),
+        Column("late (median)", gives_way=8, right=True),
+        Column("late (99 %)", gives_way=7, right=True),
+        Column("late (most)", gives_way=2, right=True),
+    )
 
     def cells(self) -> tuple[str, ...]:
         """Return what stands in each column."""
@@ -179,12 +192,14 @@ class Summary(Sentence):
     refused: int
     seconds: float
     interfaces: int
+    interface: str | None
     interfaces_refused: int
     behind_seconds: float
 
     def text(self) -> str:
         """Return the words, as one line."""
-        where = f" on {self.interfaces} interfaces" if self.interfaces > 1 else ""
+        where = f" by {self.interface}" if self.interface else ""
+        where = f" by {self.interfaces} interfaces" if self.interfaces > 1 else where
         time = f" in {self._time()}" if self.seconds else ""
         words = [f"Sent {count(self.datagrams, 'datagram')}, {count(self.octets, 'octet')}{where}{time}."]
         if not self.datagrams:
@@ -217,7 +232,7 @@ def per_second(rate: float | None) -> str:
     """Return how often something happens in a second."""
     if rate is None:
         return "-"
-    return f"{rate:,.0f}/s" if rate >= 100 else f"{rate:.3g}/s"
+    return f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}"
 
 
 def bits(rate: float | None) -> str:

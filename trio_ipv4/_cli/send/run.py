@@ -12,7 +12,7 @@ from trio_ipv4._cli.ends import Status, until_stopped
 from trio_ipv4._cli.send import streams
 from trio_ipv4._cli.send.payloads import Lines, Pieces, Probes, Repeated, Source
 from trio_ipv4._cli.send.plan import FileGiven, PayloadGiven, Plan, ProbesWanted
-from trio_ipv4._cli.send.records import Progress, Summary
+from trio_ipv4._cli.send.records import InterfaceFacts, InterfaceSummary, Progress, Summary
 from trio_ipv4._cli.send.sender import Sender
 
 if TYPE_CHECKING:
@@ -34,7 +34,10 @@ async def main(output: Output, plan: Plan) -> int:
         if isinstance(what, FileGiven) and not what.is_cut:
             what = PayloadGiven(await streams.read_whole(what.name))
         await _send(output, plan.every, what, senders)
-    output.table([sender.summary() for sender in senders])
+    if len(senders) == 1 and senders[0].datagrams <= 1:
+        output.show(senders[0].summary(InterfaceFacts))  # The summary has all that a table would have.
+    else:
+        output.table([sender.summary(InterfaceSummary) for sender in senders])
     output.show(_sum_up(senders))
     return stop.status(Status.FAILED if any(sender.reason for sender in senders) else Status.DONE)
 
@@ -113,6 +116,7 @@ def _sum_up(senders: Sequence[Sender]) -> Summary:
         refused=sum(sender.refused for sender in senders),
         seconds=max(sender.seconds for sender in senders),
         interfaces=len(senders),
+        interface=senders[0].interface if len(senders) == 1 else None,
         interfaces_refused=sum(sender.reason is not None for sender in senders),
         behind_seconds=max(sender.behind for sender in senders),
     )

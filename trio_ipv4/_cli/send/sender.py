@@ -6,15 +6,17 @@ import contextlib
 import errno
 import math
 from ipaddress import IPv4Address
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, Final, TypeVar, final
 
 import trio
 
 from trio_ipv4 import Interface, PartialSendError, PathMTUDiscovery, interface_by_index, interface_by_name, open_udp
 from trio_ipv4._cli.send.pacing import Lateness, Pacer
-from trio_ipv4._cli.send.plan import Plan
-from trio_ipv4._cli.send.records import InterfaceSummary, Start, reach, refused
+from trio_ipv4._cli.send.plan import FileGiven, Plan
+from trio_ipv4._cli.send.records import InterfaceFacts, Start, describe, reach, refused
 from trio_ipv4._cli.send.route import Way, find_way
+
+F = TypeVar("F", bound=InterfaceFacts)
 
 if TYPE_CHECKING:
     from trio_ipv4 import PacketConn
@@ -28,6 +30,23 @@ _IDLE: Final = 0.01
 _MOST_AT_ONCE: Final = 1024
 _OCTETS_AT_ONCE: Final = 1 << 17
 """So that a slow link has taken a batch soon."""
+_LASTING: Final = frozenset(
+    {
+        errno.EACCES,
+        errno.EADDRNOTAVAIL,
+        errno.EAFNOSUPPORT,
+        errno.EHOSTUNREACH,
+        errno.EINVAL,
+        errno.ENETUNREACH,
+        errno.ENODEV,
+    }
+)
+"""What the kernel would say of every other datagram, too."""
+_PASSING: Final = frozenset({errno.ENOBUFS, errno.ENOMEM, errno.EAGAIN})
+"""What has nothing to do with the datagram, and goes by."""
+_ATTEMPTS: Final = 10
+"""So many in a row have to be refused for other reasons, before any was sent: a firewall may refuse one and not the
+next."""
 _GRACE: Final = 1.0
 """In seconds: how long the last batch may wait for room in the send buffer, so that the count of datagrams is right."""
 
@@ -65,7 +84,7 @@ class Sender:
         """Why the kernel refused first, if it did."""
 
     async def run(self, source: Source, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Send payloads until there are no more, or the interface refuses the first of them.
+        """Send payloads until there are no more, or the interface refuses all of them.
 
         It has started when it has told where they go.
         """
@@ -170,7 +189,7 @@ class Sender:
         return batch, dues
 
     async def _hand_over(self, conn: PacketConn, batch: list[bytes], dues: list[float]) -> bool:
-        """Send a batch, and go on behind each datagram that is refused. Return `False` if the very first one was."""
+        """Send a batch, and go on behind each datagram that is refused. Return `False` if the interface is given up."""
         done = 0
         while done < len(batch):
             await trio.lowlevel.checkpoint_if_cancelled()
@@ -179,11 +198,21 @@ class Sender:
             done += sent
             if error is not None:
                 self.refused += 1
-                self._refuse(error, given_up=not self.datagrams)
-                if not self.datagrams:
+                is_hopeless = self._is_hopeless(error.errno)
+                self._refuse(error, given_up=is_hopeless)
+                if is_hopeless:
                     return False
                 done += 1
         return True
+
+    def _is_hopeless(self, number: int | None) -> bool:
+        """Tell whether nothing was sent so far, and what was refused with this errno says that nothing will be."""
+        if self.datagrams or number in _PASSING:
+            return False
+        if number == errno.EMSGSIZE:
+            # The pieces of a file have other sizes.
+            return not (isinstance(self._plan.what, FileGiven) and self._plan.what.is_cut)
+        return number in _LASTING or self.refused >= _ATTEMPTS
 
     async def _try(self, conn: PacketConn, batch: list[bytes]) -> tuple[int, OSError | None]:
         """Send a batch; return how many are out, and why the next one was refused."""
@@ -210,7 +239,10 @@ class Sender:
                 self._late.add(self._last - due)
 
     def _refuse(self, error: OSError, *, given_up: bool) -> None:
-        self.reason = self.reason or error.strerror or str(error)
+        self.reason = self.reason or describe(error)
+        if given_up and error.errno in self._errnos:
+            # It was told once. The news is that there is an end.
+            error = OSError(error.errno, f"nothing was sent, {self.refused} times in a row, and it is given up")
         if given_up or error.errno not in self._errnos:
             self._errnos.add(error.errno)
             self._output.show(refused(self.interface, error, given_up=given_up))
@@ -225,11 +257,11 @@ class Sender:
         """The time from the first datagram to the last."""
         return 0.0 if self._first is None else self._last - self._first
 
-    def summary(self) -> InterfaceSummary:
-        """Return what was sent in all."""
+    def summary(self, kind: type[F]) -> F:
+        """Return what was sent in all, as a record of this kind."""
         # So many intervals lie between the first and the last.
         rate = (self.datagrams - 1) / self.seconds if self.seconds else None
-        return InterfaceSummary(
+        return kind(
             interface=self.interface,
             source=self._source,
             datagrams=self.datagrams,

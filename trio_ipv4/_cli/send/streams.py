@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import errno
 import os
 import sys
 from typing import TYPE_CHECKING, Final, final
@@ -33,6 +34,9 @@ async def open_file(name: str) -> AsyncIterator[int]:
         OSError: It can't be opened.
     """
     if name == "-":
+        # Python has no `sys.stdin` if it was closed (`<&-`), and the number may be another file's by now.
+        if sys.stdin is None:
+            raise OSError(errno.EBADF, "standard input is closed")
         yield sys.stdin.fileno()
         return
     descriptor = await trio.to_thread.run_sync(os.open, name, os.O_RDONLY | os.O_CLOEXEC, abandon_on_cancel=True)

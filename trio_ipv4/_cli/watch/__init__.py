@@ -51,7 +51,7 @@ def command(
     run: Annotated[tuple[str, ...] | None, Parameter(name="--exec"), reads(_read_command, "COMMAND")] = None,
     seconds: Annotated[Seconds | None, Parameter(name="--for")] = None,
     interfaces: bool = False,
-    read: Annotated[Path | None, Parameter(name="--read")] = None,
+    read: Annotated[Path | None, Parameter(name="--read", metavar="FILE", allow_leading_hyphen=True)] = None,
     until_querier: bool = False,
     as_json: AsJSON = False,
 ) -> int:
@@ -63,18 +63,26 @@ def command(
     the way of newer ones. At the end: who asks, and who is a member.
 
     To hear the wire takes root, or CAP_NET_RAW. Without, only this host's own
-    memberships are watched. --read takes no privilege. The exit status is 0;
-    1 if --until-querier heard none; 130 after Ctrl-C; 5 if the kernel refused.
+    memberships are watched. --read takes no privilege.
+
+        trio-ipv4 watch --until-querier --for 260s    does anybody ask?
+        trio-ipv4 watch --group 239.1.2.3             who joins, who leaves?
+        tcpdump -U -w - igmp | trio-ipv4 watch --read -
+
+    The exit status is 0; 1 if --until-querier heard none; 130 after Ctrl-C;
+    5 if the kernel refused.
 
     Args:
-        interface: Only this interface; may be repeated. Default: all that are up, but loopback and ports of bridges.
+        interface: Only this interface; may be repeated. Default: all that are up, but loopback and ports of bridges,
+            bonds and teams.
         group: Only what is about this group, or about none; may be repeated.
         run: Run this command, without a shell, on the first and the last member of a group. Its environment has EVENT
             (first or last), GROUP, INTERFACE, HOST, and SOURCE, if the group is wanted from some sources only.
         seconds: How long, as 30s or 5m. Default: until Ctrl-C.
         interfaces: Show each interface that comes, changes or goes, too.
-        read: Read this capture (pcap or pcapng) instead of the wire.
-        until_querier: End as soon as a query is heard.
+        read: Read this capture (pcap or pcapng) instead of the wire; -: standard input.
+        until_querier: End as soon as a query is heard. With --for 260s: that is longer than a querier with default
+            timers is silent.
     """
     options = Options(
         interfaces=interface,

@@ -1,8 +1,15 @@
-"""`--exec`: a command for the first and the last member of a group, one at a time, in order."""
+"""`--exec`: a command for the first and the last member of a group, one at a time, in order.
+
+A command has a session of its own, so that Ctrl-C on the terminal does not reach it past us, and what it has started
+ends with it: the process group is told to end (SIGTERM), and is killed if it does not.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
+import subprocess
 from typing import TYPE_CHECKING, Final, final
 
 import trio
@@ -16,6 +23,8 @@ if TYPE_CHECKING:
 
 WAITING: Final = 1000
 """So many commands wait for their turn."""
+GRACE: Final = 5.0
+"""In seconds: how long a command may take to end."""
 _STDERR: Final = 2
 
 
@@ -45,7 +54,7 @@ class Commands:
                 self._tell(record, f"was not run, nor those after it: {WAITING} are waiting")
 
     async def run(self) -> None:
-        """Run what is offered, until it is cancelled. Then the command that is running is ended (SIGTERM)."""
+        """Run what is offered, until it is cancelled. Then the command that is running is ended."""
         async for record in self._receive:
             await self._run(record)
 
@@ -58,13 +67,40 @@ class Commands:
             "SOURCE": " ".join(map(str, record.sources)) if record.mode == "include" else "",
         }
         try:
-            # Standard output is for records.
-            done = await trio.run_process(self._argv, stdout=_STDERR, check=False, env={**os.environ, **told})
+            process = await trio.lowlevel.open_process(
+                self._argv,
+                stdin=subprocess.DEVNULL,
+                stdout=_STDERR,  # Standard output is for records.
+                start_new_session=True,
+                env={**os.environ, **told},
+            )
         except OSError as error:
             self._tell(record, f"can't be run: {error}")
-        else:
-            if done.returncode:
-                self._tell(record, f"failed, with the status {done.returncode}")
+            return
+        try:
+            # Readable when the process has ended. It is not reaped then, so the number of its group is still its own.
+            ended = os.pidfd_open(process.pid)
+            try:
+                await trio.lowlevel.wait_readable(ended)
+            finally:
+                with trio.CancelScope(shield=True):
+                    await self._end(record, process.pid, ended)
+                os.close(ended)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            with trio.CancelScope(shield=True):
+                await process.wait()
+        if process.returncode:
+            self._tell(record, f"failed, with the status {process.returncode}")
+
+    async def _end(self, record: Member, group: int, ended: int) -> None:
+        """Tell what is left of a command to end, and wait for it."""
+        os.killpg(group, signal.SIGTERM)
+        with trio.move_on_after(GRACE) as patience:
+            await trio.lowlevel.wait_readable(ended)
+        if patience.cancelled_caught:
+            self._tell(record, f"did not end within {GRACE:g} s of SIGTERM, and was killed")
 
     def _tell(self, record: Member, failure: str) -> None:
         self._output.show(CommandTold(record.group, record.change, failure))

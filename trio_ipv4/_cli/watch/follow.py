@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from typing import TYPE_CHECKING, Final, final
 
 from trio_ipv4 import Interface, InterfaceChange, InterfaceChangeKind, InterfaceFlags, watch_interfaces
+from trio_ipv4._cli.arguments import is_named
 from trio_ipv4._cli.watch.records import InterfaceChanged
 
 if TYPE_CHECKING:
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 def is_wanted(interface: Interface, options: Options) -> bool:
     """Tell whether an interface is to be watched.
 
-    What comes in by a port of a bridge shows on the bridge. On loopback nobody speaks IGMP.
+    What comes in by a port of a bridge, bond or team shows on that. On loopback nobody speaks IGMP.
     """
     if options.interfaces:
-        return interface.is_up and interface.name in options.interfaces
+        return interface.is_up and is_named(interface, options.interfaces)
     return interface.is_up and not interface.is_loopback and not interface.is_port
 
 
@@ -68,12 +68,12 @@ class Watched:
         self._show.records(self._watcher.end(self._now(), name))
 
 
-async def follow(show: Show, options: Options, note: Callable[[InterfaceChange], None]) -> None:
+async def follow(show: Show, options: Options, note: Callable[[InterfaceChange], None], now: Callable[[], int]) -> None:
     """Hand over each change of an interface, and show it, if that was asked for."""
     known: dict[int, tuple[object, ...]] = {}
     async with watch_interfaces() as changes:
         async for change in changes:
-            record = _changed(change)
+            record = _changed(now(), change)
             # To watch an interface sets a flag of it, which is no news.
             facts = (record.change == "removed", *(each for each in record.flags if each != "ALLMULTI"), *_rest(record))
             if options.changes and known.get(record.index) != facts and _is_asked_for(change, options):
@@ -85,21 +85,20 @@ async def follow(show: Show, options: Options, note: Callable[[InterfaceChange],
 
 
 def _is_asked_for(change: InterfaceChange, options: Options) -> bool:
-    return not options.interfaces or change.interface.name in options.interfaces
+    return not options.interfaces or is_named(change.interface, options.interfaces)
 
 
 def _rest(record: InterfaceChanged) -> tuple[object, ...]:
-    return record.name, record.mtu, record.addresses
+    return record.interface, record.mtu, record.addresses
 
 
-def _changed(change: InterfaceChange) -> InterfaceChanged:
+def _changed(now: int, change: InterfaceChange) -> InterfaceChanged:
     interface = change.interface
     return InterfaceChanged(
-        timestamp_ns=time.time_ns(),
+        timestamp_ns=now,
         interface=interface.name,
         change=change.kind.name.lower(),
         index=interface.index,
-        name=interface.name,
         up=interface.is_up,
         multicast=interface.is_multicast,
         mtu=interface.mtu,

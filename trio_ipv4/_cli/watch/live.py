@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Final, final
 import trio
 
 from trio_ipv4 import InterfaceChangeKind, interface_by_name, interfaces
+from trio_ipv4._cli.arguments import is_named
 from trio_ipv4._cli.ends import Status, until_stopped
 from trio_ipv4._cli.kernel_tables import read_memberships
 from trio_ipv4._cli.watch.commands import Commands
 from trio_ipv4._cli.watch.follow import Watched, follow
 from trio_ipv4._cli.watch.own import OwnMemberships
-from trio_ipv4._cli.watch.records import ClockSet, Summary, Watching
+from trio_ipv4._cli.watch.records import MISSING, ClockSet, Dropped, NotUp, Summary, Unsure, Watching
 from trio_ipv4._cli.watch.show import Options, Show
 from trio_ipv4._cli.watch.watcher import Watcher
 from trio_ipv4._cli.watch.wire import Clock, Wire, open_wire
@@ -27,12 +28,14 @@ if TYPE_CHECKING:
     from trio_ipv4._cli.ends import Stop
     from trio_ipv4._cli.kernel_tables import Member as KernelMember
     from trio_ipv4._cli.output import Output
+    from trio_ipv4._cli.watch.wire import Heard
 
 POLL: Final = 0.5
 """Seconds between two looks at the kernel's memberships."""
 _SOON: Final = 0.001
 """Seconds: the least time to wait for a packet, so that those that have come go before what is due."""
-MISSING: Final = "CAP_NET_RAW"
+TELL_DROPS: Final = 1.0
+"""Seconds between two looks at what the kernel had to drop."""
 
 
 async def main(
@@ -59,7 +62,8 @@ async def main(
     except PermissionError:
         if options.until_querier:
             raise PermissionError(
-                errno.EPERM, f"To hear queries takes {MISSING}: run as root, or setcap cap_net_raw+ep the program"
+                errno.EPERM,
+                f"--until-querier needs {MISSING}. Run as root, or give it to Python: setcap cap_net_raw+ep PYTHON",
             ) from None
         return await _watch_own(output, options, show, commands, memberships)
     with opened:
@@ -80,15 +84,22 @@ class _Live:
         self._watched: Final = Watched(options, wire, self._watcher, show, self._clock.now)
 
     async def run(self, commands: Commands | None) -> int:
-        for interface in interfaces():
+        there = interfaces()
+        for interface in there:
             self._watched.note(interface, is_there=True)
         began = self._clock.now()
         async with until_stopped(self._options.seconds) as stop, trio.open_nursery() as nursery:
             self._output.show(Watching("wire", self._watched.names))
-            nursery.start_soon(follow, self._show, self._options, self._note)
+            for interface in there:
+                if is_named(interface, self._options.interfaces) and not interface.is_up:
+                    self._output.show(NotUp(interface.name))
+            nursery.start_soon(self._tell_drops)
+            nursery.start_soon(follow, self._show, self._options, self._note, self._clock.now)
             if commands is not None:
                 nursery.start_soon(commands.run)
             await self._hear(stop)
+        for heard in self._wire.queued(time.time_ns()):
+            self._take(heard)
         ended = self._clock.now()
         self._show.records(self._watcher.advance(ended))
         tell_state(self._show, self._watcher)
@@ -110,13 +121,24 @@ class _Live:
                 heard = await self._wire.hear()
             if heard is None:
                 self._show.records(self._watcher.advance(self._clock.now()))
-            elif heard.interface in self._watched.names:
-                at = self._clock.steady(heard.timestamp_ns)
-                self._show.records(
-                    self._watcher.hear(at, heard.interface, heard.packet, outgoing=heard.outgoing),
-                )
+            else:
+                self._take(heard)
             if self._options.until_querier and self._watcher.has_querier():
                 stop.now()
+
+    def _take(self, heard: Heard) -> None:
+        if heard.interface in self._watched.names:
+            at = self._clock.steady(heard.timestamp_ns)
+            self._show.records(self._watcher.hear(at, heard.interface, heard.packet, outgoing=heard.outgoing))
+
+    async def _tell_drops(self) -> None:
+        """Tell of packets that were dropped, as they get more."""
+        known = 0
+        while True:
+            await trio.sleep(TELL_DROPS)
+            if (dropped := self._wire.dropped()) > known:
+                self._output.show(Dropped(self._clock.now(), dropped - known, dropped))
+                known = dropped
 
     def _wait(self) -> float:
         deadline = self._watcher.next_deadline()
@@ -125,7 +147,11 @@ class _Live:
 
 def tell_state(show: Show, watcher: Watcher) -> None:
     """Show who asks, and who is a member."""
-    show.table(watcher.querier_states())
+    queriers = watcher.querier_states()
+    show.table(queriers)
+    unsure = [each.silent_seconds for each in queriers if not each.known]
+    if unsure:
+        show.records([Unsure(min(unsure))])
     show.table(watcher.member_states())
 
 
@@ -142,7 +168,7 @@ async def _watch_own(
     memberships: Callable[[], tuple[KernelMember, ...]],
 ) -> int:
     """Watch this host's memberships, which takes no privilege."""
-    own = OwnMemberships(options.interfaces)
+    own = OwnMemberships(tuple(interface_by_name(name).name for name in options.interfaces))
     began = time.monotonic()
 
     async def look() -> None:
@@ -155,8 +181,8 @@ async def _watch_own(
         if commands is not None:
             nursery.start_soon(commands.run)
         if options.changes:
-            nursery.start_soon(follow, show, options, lambda _: None)
+            nursery.start_soon(follow, show, options, lambda _: None, time.time_ns)
         await look()
     show.table(own.states())
-    output.show(Summary(time.monotonic() - began, 0, 0, 0, *own.counts()))
+    output.show(Summary(time.monotonic() - began, None, 0, 0, *own.counts()))
     return stop.status(Status.DONE)

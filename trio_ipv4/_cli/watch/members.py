@@ -18,7 +18,7 @@ import attrs
 
 from trio_ipv4 import FilterMode, GroupRecordType, SourceFilter
 from trio_ipv4._cli.watch.querier import SECOND, Intervals
-from trio_ipv4._cli.watch.records import Expiring, GroupState, Limit, Member, mode_of
+from trio_ipv4._cli.watch.records import Expiring, GroupState, Limit, Member, SourceLimit, mode_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 MOST: Final = 50_000
 """So many groups, members and sources are remembered, altogether: forged reports must not eat up the memory."""
+MOST_SOURCES: Final = 64
+"""So many sources are remembered of a member: forged reports must not eat up the time either."""
 _NAMED: Final = 100
 """So many hosts are named in a record."""
 _REPLACES: Final = {
@@ -114,6 +116,7 @@ class Members:
         self._groups: Final[dict[tuple[str | None, IPv4Address], Group]] = {}
         self._used = 0
         self._is_told = False
+        self._is_told_of_sources = False
 
     def find(self, interface: str | None, group: IPv4Address) -> Group | None:
         """Return what is known of a group."""
@@ -136,7 +139,15 @@ class Members:
         after = _filter_after(record, before)
         if after == SourceFilter.none():
             return self._leave(now, group, host, intervals) if group and known else []
-        return self._keep(now, interface, record.group, host, Host(after, 3, now, 0), intervals)
+        found: list[Finding] = []
+        if len(after.sources) > MOST_SOURCES:
+            after = SourceFilter(after.mode, sorted(after.sources)[:MOST_SOURCES])
+            if not self._is_told_of_sources:
+                self._is_told_of_sources = True
+                found.append(SourceLimit(now, interface, record.group, host, MOST_SOURCES))
+        if known is not None and known.version == 3 and known.heard == now and known.sources == after:
+            return found  # A record of the same report has said so already.
+        return found + self._keep(now, interface, record.group, host, Host(after, 3, now, 0), intervals)
 
     def report_older(
         self,

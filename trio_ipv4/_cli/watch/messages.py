@@ -28,6 +28,14 @@ OTHER_TYPES: Final = {
 }
 
 
+ALL_SNOOPERS: Final = IPv4Address("224.0.0.106")  # RFC 4286 section 2
+
+
+def is_wish_of_switch(sender: IPv4Address, group: IPv4Address) -> bool:
+    """Tell whether a switch without an address wants to discover multicast routers (RFC 4286). It is no member."""
+    return int(sender) == 0 and group == ALL_SNOOPERS
+
+
 @attrs.frozen
 class Line(Sentence):
     """Something that happened at a time, on an interface. In a capture the interface is `None`."""
@@ -123,10 +131,14 @@ class Report(Message):
             return "reports nothing (v3 report without records)"
         kind = self.record_type
         if kind is None:
-            return f"wants {self.group} from everybody (v{self.version} report)"
+            return f"wants {self.group} from everybody (v{self.version} report){self._own_wish()}"
         if not isinstance(kind, GroupRecordType):
             return f"says nothing that is defined of {self.group} (record type {kind})"
-        return f"{_wants(kind, self.group, self.sources)} ({kind})"
+        return f"{_wants(kind, self.group, self.sources)} ({kind}){self._own_wish()}"
+
+    def _own_wish(self) -> str:
+        is_switch = self.group is not None and self.sender is not None and is_wish_of_switch(self.sender, self.group)
+        return ": a switch's own wish, for multicast router discovery" if is_switch else ""
 
 
 @attrs.frozen

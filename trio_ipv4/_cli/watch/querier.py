@@ -1,7 +1,7 @@
 """Who asks on a link: the election of a querier, and the intervals that it sets (RFC 9776 sections 6.6.2 and 8).
 
 Of several routers the one with the lowest address asks; the others fall silent. A switch that has no address asks from
-0.0.0.0, as a proxy (RFC 4541 section 2.1.1). It never wins against an address.
+0.0.0.0 (RFC 4541 section 2.1.1). It never wins against an address.
 """
 
 from __future__ import annotations
@@ -127,7 +127,8 @@ class QuerierWatch:
         """Return how things are."""
         interval = self.intervals.query if self.is_present else None
         silent = (now - self._heard) / SECOND
-        return QuerierState(self._interface, self._address, self._version, silent, interval)
+        known = self._was_heard or now >= self.deadline
+        return QuerierState(self._interface, self._address, self._version, silent, interval, known)
 
 
 def _rank(address: IPv4Address | None) -> tuple[bool, int]:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from ipaddress import IPv4Address
-from typing import ClassVar
+from typing import ClassVar, Final
 
 import attrs
 
 from trio_ipv4 import SourceFilter
 from trio_ipv4._cli.output import Column, Remark, Row, Sentence, describe_sources
 from trio_ipv4._cli.watch.messages import Line
-from trio_ipv4._cli.watch.words import listed, seconds
+from trio_ipv4._cli.watch.words import about, ago, listed, seconds
+
+MISSING: Final = "CAP_NET_RAW"
+_SWITCH: Final = "a switch (0.0.0.0)"
+_NAMED: Final = 2
+"""So many sources stand in a cell, or one and the number of the others: whole addresses, or none."""
 
 
 @attrs.frozen
@@ -44,7 +49,7 @@ class QuerierChange(Finding):
         if self.change == "changed":
             return f"is the querier now (version {self.version}): it has a lower address than {self.previous}"
         if self.change == "proxy":
-            return f"queries come without an address: a switch asks, and no router (version {self.version})"
+            return f"the querier is {_SWITCH}, version {self.version}"
         heard = seconds(self.silent_seconds or 0)
         if self.change == "silent":
             return f"the querier is silent: no query for {heard}"
@@ -73,7 +78,7 @@ class Member(Finding):
             self.reason, ""
         )
         return {
-            "first": f"is the first member of {self.group}",
+            "first": f"is the first member heard of {self.group}",
             "joined": f"is a member of {self.group}, too",
             "left": f"is no member of {self.group} any more{why}",
             "last": f"{self.group} has no member any more{why}",
@@ -124,7 +129,9 @@ class VersionConflict(Finding):
         """Return what is lost by it."""
         beside = f"by version {self.version}, beside version 3"
         if self.of == "querier":
-            return f"asks {beside}: hosts follow, and tell no sources" + (" and no leaves" if self.version == 1 else "")
+            return f"asks {beside}: hosts follow it, and no longer name sources" + (
+                " or tell leaves" if self.version == 1 else ""
+            )
         lost = "sources and leaves do" if self.version == 1 else "sources do"
         return f"reports {self.group} {beside}: {lost} not count for this group"
 
@@ -150,13 +157,34 @@ class Limit(Finding):
 
 
 @attrs.frozen
+class SourceLimit(Finding):
+    """A member hears more sources than are remembered. It is told once."""
+
+    event: ClassVar[str] = "source_limit"
+    group: IPv4Address
+    host: IPv4Address
+    sources: int
+
+    def who(self) -> str:
+        """Return the member."""
+        return str(self.host)
+
+    def words(self) -> str:
+        """Return what is not done any more."""
+        return f"names many sources of {self.group}: of each member {self.sources} are remembered"
+
+    def style(self) -> str:
+        """Return how a terminal shows it."""
+        return "yellow"
+
+
+@attrs.frozen
 class InterfaceChanged(Line):
     """An interface that came, changed or went."""
 
     event: ClassVar[str] = "interface_change"
     change: str
     index: int
-    name: str
     up: bool
     multicast: bool
     mtu: int
@@ -186,13 +214,54 @@ class Watching(Remark):
             return "Reading a capture: the times are those of the file."
         if self.how == "memberships":
             return (
-                f"{self.missing} is missing, which it takes to hear IGMP on the wire. So only this host's own "
-                f"memberships are watched. Run as root, or give the program the capability: setcap cap_net_raw+ep."
+                f"Hearing IGMP on the wire needs {self.missing}. Only this host's own memberships are watched. Run as "
+                "root, or give it to Python: setcap cap_net_raw+ep PYTHON"
             )
         where = ", ".join(self.interfaces) or "no interface yet: none is up"
         return (
             f"Watching {where}. An ordinary port of a switch that snoops shows queries and this host's own reports, "
-            "and not those of other hosts."
+            "and may not show those of other hosts."
+        )
+
+
+@attrs.frozen
+class NotUp(Remark):
+    """An interface that was named is not up."""
+
+    event: ClassVar[str] = "not_up"
+    interface: str
+
+    def text(self) -> str:
+        """Return what will be done."""
+        return f"{self.interface}: not up yet. It is watched when it comes up."
+
+
+@attrs.frozen
+class Dropped(Remark):
+    """Packets came faster than they could be read."""
+
+    event: ClassVar[str] = "dropped"
+    timestamp_ns: int
+    packets: int
+    total: int
+
+    def text(self) -> str:
+        """Return how many were lost."""
+        return f"{_count(self.packets, 'packet')} came too fast and {_were(self.packets)} lost, {self.total} so far."
+
+
+@attrs.frozen
+class Unsure(Sentence):
+    """No query was heard on an interface, and it is too early to say that nobody asks."""
+
+    event: ClassVar[str] = "unsure"
+    seconds: float
+
+    def text(self) -> str:
+        """Return what it takes to know."""
+        return (
+            f"No query in {about(self.seconds)} says little: queriers usually ask every 125 s. "
+            "Watch for 260s or longer to be sure."
         )
 
 
@@ -239,17 +308,18 @@ class QuerierState(Row):
     version: int | None
     silent_seconds: float
     query_interval_seconds: float | None
+    known: bool
 
     def cells(self) -> tuple[str, ...]:
         """Return what stands in each column."""
-        silent = seconds(self.silent_seconds)
         if self.version is None:
-            return (self.interface or "-", "none", "-", f"none in {silent}", "-")
+            querier = "none" if self.known else "not heard yet"
+            return (self.interface or "-", querier, "-", f"none in {about(self.silent_seconds)}", "-")
         return (
             self.interface or "-",
-            "a proxy" if self.address is None else str(self.address),
+            _SWITCH if self.address is None else str(self.address),
             str(self.version),
-            f"{silent} ago",
+            ago(self.silent_seconds),
             seconds(self.query_interval_seconds or 0),
         )
 
@@ -264,7 +334,7 @@ class GroupState(Row):
         Column("group"),
         Column("member"),
         Column("version", gives_way=3),
-        Column("hears", gives_way=2, shortest=9),
+        Column("hears", gives_way=2),
         Column("reported"),
         Column("runs out", gives_way=4),
     )
@@ -279,14 +349,15 @@ class GroupState(Row):
 
     def cells(self) -> tuple[str, ...]:
         """Return what stands in each column."""
+        sources = listed(self.sources, _NAMED if len(self.sources) <= _NAMED else 1)
         return (
             self.interface or "-",
             str(self.group),
             self.host,
             "-" if self.version is None else str(self.version),
-            describe_sources(self.mode, listed(self.sources)),
-            "-" if self.silent_seconds is None else f"{seconds(self.silent_seconds)} ago",
-            "-" if self.remaining_seconds is None else f"in {seconds(self.remaining_seconds)}",
+            describe_sources(self.mode, sources),
+            "-" if self.silent_seconds is None else ago(self.silent_seconds),
+            "-" if self.remaining_seconds is None else f"in {about(self.remaining_seconds)}",
         )
 
 
@@ -296,7 +367,7 @@ class Summary(Sentence):
 
     event: ClassVar[str] = "summary"
     seconds: float
-    messages: int
+    messages: int | None
     malformed: int
     dropped: int
     groups: int
@@ -304,11 +375,24 @@ class Summary(Sentence):
 
     def text(self) -> str:
         """Return the figures."""
-        lost = f" {self.dropped} packets came too fast and were lost." if self.dropped else ""
+        if self.messages is None:
+            return f"Messages: not heard ({MISSING}). This host is a member of {_count(self.groups, 'group')}."
+        malformed = f", {self.malformed} of them malformed" if self.malformed else ""
+        lost = (
+            f" {_count(self.dropped, 'packet')} came too fast and {_were(self.dropped)} lost." if self.dropped else ""
+        )
         return (
-            f"{self.messages} messages in {seconds(self.seconds)}, {self.malformed} of them malformed. "
+            f"{_count(self.messages, 'message')} in {about(self.seconds)}{malformed}. "
             f"Groups: {self.groups}, members: {self.members}.{lost}"
         )
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+
+
+def _were(number: int) -> str:
+    return "was" if number == 1 else "were"
 
 
 def mode_of(sources: SourceFilter) -> tuple[str, tuple[IPv4Address, ...]]:

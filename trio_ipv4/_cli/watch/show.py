@@ -22,7 +22,7 @@ class Options:
     """What the command line asks for.
 
     Args:
-        interfaces: By name; none: all that are up, but loopback and ports of bridges.
+        interfaces: By name; none: all that are up, but loopback and ports of bridges, bonds and teams.
         groups: None: all.
         command: What to run on the first and the last member of a group; nothing: nothing.
         seconds: How long; `None`: until a signal.

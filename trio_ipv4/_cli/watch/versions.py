@@ -51,8 +51,8 @@ class Versions:
             return self.hear_version_3(now, None, intervals)
         if query.group is not None:
             return []
-        # RFC 3376 section 8.12: hosts keep to the older version for so long.
-        until = now + intervals.until_overdue + round(query.max_response_time * SECOND)
+        # RFC 9776 section 8.12, the Older Version Querier Present Timeout: hosts keep to the older version for so long.
+        until = now + intervals.until_overdue + round(10 * query.max_response_time * SECOND)
         known = self._alive(now, query.version)
         self._queriers[query.version] = _Older(sender, until, known is not None and known.is_told)
         return self._tell_queriers(now)
@@ -79,7 +79,7 @@ class Versions:
         return found
 
     def _tell_host(self, now: int, host: IPv4Address, group: Group, version: int) -> list[VersionConflict]:
-        """Tell it once. A host that keeps to the version of a querier is none to blame."""
+        """Tell it once. A host that follows an older querier is not to blame."""
         obeys = any(self._alive(now, each) for each in range(1, version + 1))
         if obeys or version in group.conflicts or now > self._version_3_until:
             return []

@@ -11,7 +11,7 @@ import attrs
 
 from trio_ipv4 import IGMPLeave, IGMPMessage, IGMPOther, IGMPQuery, IGMPv1Report, IGMPv2Report, IGMPv3Report
 from trio_ipv4._cli.watch.members import MOST, Key, Members
-from trio_ipv4._cli.watch.messages import Leave, Malformed, Other, Query, Report
+from trio_ipv4._cli.watch.messages import Leave, Malformed, Other, Query, Report, is_wish_of_switch
 from trio_ipv4._cli.watch.packets import Arrival, read_packet
 from trio_ipv4._cli.watch.querier import QuerierWatch
 from trio_ipv4._cli.watch.timers import Timers
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from ipaddress import IPv4Address
 
+    from trio_ipv4 import GroupRecordType
     from trio_ipv4._cli.watch.messages import Line, Message
     from trio_ipv4._cli.watch.records import Finding, GroupState, QuerierState
 
@@ -138,17 +139,19 @@ class Watcher:
                 found += self._follow_query(now, interface, sender, message)
             case IGMPv3Report():
                 for record in message.records:
+                    if is_wish_of_switch(sender, record.group):
+                        continue
                     found += members.report(now, interface, sender, record, intervals)
                     group = members.find(interface, record.group)
                     found += link.versions.hear_version_3(now, group, intervals)
-            case IGMPv1Report() | IGMPv2Report():
+            case IGMPv1Report() | IGMPv2Report() if not is_wish_of_switch(sender, message.group):
                 version = 1 if isinstance(message, IGMPv1Report) else 2
                 found += members.report_older(now, interface, sender, message.group, version, intervals)
                 group = members.find(interface, message.group)
                 found += link.versions.hear_report(now, sender, version, group)
             case IGMPLeave():
                 found += members.leave(now, interface, sender, message.group, intervals)
-            case IGMPOther():
+            case _:
                 pass
         return found
 
@@ -171,7 +174,7 @@ def _tell(arrival: Arrival, common: dict[str, Any]) -> list[Message]:
             return [_query(message, common)]
         case IGMPv1Report() | IGMPv2Report():
             version = 1 if isinstance(message, IGMPv1Report) else 2
-            return [Report(**common, **_of_report(version, 1, 1, None, message.group, (), 0))]
+            return [_report(common, version=version, group=message.group)]
         case IGMPv3Report():
             return _reports(message, common)
         case IGMPLeave():
@@ -198,16 +201,43 @@ def _query(query: IGMPQuery, common: dict[str, Any]) -> Query:
 def _reports(report: IGMPv3Report, common: dict[str, Any]) -> list[Message]:
     count = len(report.records)
     if count == 0:
-        return [Report(**common, **_of_report(3, 0, 0, None, None, (), 0))]
+        return [_report(common, version=3, group=None, record=0, records=0)]
     return [
-        Report(**common, **_of_report(3, number, count, each.type, each.group, each.sources, len(each.auxiliary)))
+        _report(
+            common,
+            version=3,
+            group=each.group,
+            record=number,
+            records=count,
+            record_type=each.type,
+            sources=each.sources,
+            auxiliary_octets=len(each.auxiliary),
+        )
         for number, each in enumerate(report.records, 1)
     ]
 
 
-def _of_report(*values: object) -> dict[str, Any]:
-    names = ("version", "record", "records", "record_type", "group", "sources", "auxiliary_octets")
-    return dict(zip(names, values, strict=True))
+def _report(
+    common: dict[str, Any],
+    *,
+    version: int,
+    group: IPv4Address | None,
+    record: int = 1,
+    records: int = 1,
+    record_type: GroupRecordType | int | None = None,
+    sources: tuple[IPv4Address, ...] = (),
+    auxiliary_octets: int = 0,
+) -> Report:
+    return Report(
+        **common,
+        version=version,
+        record=record,
+        records=records,
+        record_type=record_type,
+        group=group,
+        sources=sources,
+        auxiliary_octets=auxiliary_octets,
+    )
 
 
 def _malformed(arrival: Arrival, common: dict[str, Any]) -> Malformed:

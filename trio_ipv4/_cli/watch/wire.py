@@ -10,6 +10,7 @@ that, and ends it with the socket.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import socket
 import struct
@@ -23,6 +24,7 @@ import trio
 from trio_ipv4 import RawInstruction, UnsupportedError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Self
 
 _ETH_P_ALL: Final = 3  # linux/if_ether.h: only this one shows what this host sends, too.
@@ -41,9 +43,13 @@ _COUNTS: Final = struct.Struct("II")
 _ATTACH_FILTER: Final = 26  # SO_ATTACH_FILTER and SO_TIMESTAMPNS: asm-generic/socket.h
 _TIMESTAMPNS: Final = 35
 _TIMESPEC: Final = struct.Struct("@ll")
+_CONTROL: Final = socket.CMSG_SPACE(_TIMESPEC.size) if hasattr(socket, "CMSG_SPACE") else 0  # Not on Windows.
 _INSTRUCTION: Final = struct.Struct("=HBBI")
 """struct sock_filter (linux/filter.h)."""
 _LONGEST: Final = 65535
+_RCVBUFFORCE: Final = 33  # SO_RCVBUFFORCE: asm-generic/socket.h
+BUFFER: Final = 4 << 20
+"""In octets, for bursts: a query makes a whole network report within seconds."""
 _ANCILLARY: Final = 0xFFFF_F000
 """SKF_AD_OFF (linux/filter.h): loads from here on read facts about the packet."""
 _NOTHING: Final = (RawInstruction(0x06, 0, 0, 0),)
@@ -110,8 +116,9 @@ class Clock:
 class Wire:
     """A socket that hears IGMP. It is a context manager. Made by `open_wire`."""
 
-    def __init__(self, own: trio.socket.SocketType) -> None:
-        self._socket: Final = own
+    def __init__(self, own: socket.socket) -> None:
+        self._plain: Final = own
+        self._socket: Final = trio.socket.from_stdlib_socket(own)
         self._dropped = 0
 
     def __enter__(self) -> Self:
@@ -139,11 +146,18 @@ class Wire:
     async def hear(self) -> Heard:
         """Wait for a packet."""
         while True:
-            packet, control, _, address = await self._socket.recvmsg(_LONGEST, socket.CMSG_SPACE(_TIMESPEC.size))
-            interface, _, kind, link, *_ = cast("tuple[Any, ...]", address)  # Python's form of sockaddr_ll.
-            # What is sent on loopback comes back there.
-            if kind != _OUTGOING or link != _LOOPBACK:
-                return Heard(_stamp(control), interface, packet, kind == _OUTGOING)
+            if (heard := _heard(*await self._socket.recvmsg(_LONGEST, _CONTROL))) is not None:
+                return heard
+
+    def queued(self, until_ns: int) -> Iterator[Heard]:
+        """Return what has come until a time, without waiting."""
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                heard = _heard(*self._plain.recvmsg(_LONGEST, _CONTROL))
+                if heard is not None:
+                    if heard.timestamp_ns > until_ns:
+                        return
+                    yield heard
 
     def dropped(self) -> int:
         """Return how many packets were lost because they came too fast."""
@@ -168,11 +182,30 @@ def open_wire() -> Wire:
         _attach(own, _NOTHING)
         _drain(own)
         own.setsockopt(socket.SOL_SOCKET, _TIMESTAMPNS, 1)
+        _enlarge(own)
         _attach(own, _IGMP)
-        return Wire(trio.socket.from_stdlib_socket(own))
+        return Wire(own)
     except BaseException:
         own.close()
         raise
+
+
+def _heard(packet: bytes, control: list[tuple[int, int, bytes]], _: int, address: object) -> Heard | None:
+    interface, __, kind, link, *__ = cast("tuple[Any, ...]", address)  # Python's form of sockaddr_ll.
+    # What is sent on loopback comes back there.
+    return (
+        None
+        if kind == _OUTGOING and link == _LOOPBACK
+        else Heard(_stamp(control), interface, packet, kind == _OUTGOING)
+    )
+
+
+def _enlarge(own: socket.socket) -> None:
+    """Give a socket a large receive buffer: with CAP_NET_ADMIN also beyond net.core.rmem_max (socket(7))."""
+    try:
+        own.setsockopt(socket.SOL_SOCKET, _RCVBUFFORCE, BUFFER)
+    except PermissionError:
+        own.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER)
 
 
 def _stamp(control: list[tuple[int, int, bytes]]) -> int:

@@ -46,6 +46,20 @@ def ip(*arguments: str) -> str:
     return subprocess.run(["ip", *arguments], capture_output=True, text=True, check=True).stdout
 
 
+def test_a_command_does_not_wait_for_the_others() -> None:
+    script = """
+import sys
+from trio_ipv4 import _cli
+sys.argv = ["trio-ipv4", "interfaces", "--json"]
+try:
+    _cli.run()
+finally:
+    print(*(name for name in _cli.COMMANDS if f"trio_ipv4._cli.{name}" in sys.modules), file=sys.stderr)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stderr.split() == ["interfaces", "lab"]  # `lab` marks where the words of its own commands begin.
+
+
 @pytest.mark.parametrize("module", ["cyclopts", "rich"])
 def test_without_the_extra_it_says_what_to_install(module: str) -> None:
     done = run_without(module, "demo")

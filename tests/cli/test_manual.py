@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
+import pkgutil
 import re
 from pathlib import Path
 
@@ -17,6 +19,8 @@ pytestmark = pytest.mark.pure
 ROOT = Path(__file__).parents[2]
 PAGES = ROOT / "docs/reference/cli"
 COMMANDS = [*_cli.COMMANDS]
+for _found in pkgutil.walk_packages(_cli.__path__, f"{_cli.__name__}."):
+    importlib.import_module(_found.name)  # A command is imported when it is run, and its records with it.
 
 
 def records(kind: type[Record] = Record) -> dict[str, set[type[Record]]]:

@@ -1,6 +1,7 @@
 """The command line. It imports only the public package, like any stranger.
 
-A command is a module with a function `command`, or with an `app` of several, and a row in `COMMANDS`.
+A command is a module with a function `command`, or with an `app` of several, and a row in `COMMANDS`. Only the one that
+is run is imported.
 """
 
 # The layers, from the top; each imports only what is below it, and the public package:
@@ -27,7 +28,7 @@ from typing import Annotated, Final, Literal, TypeVar
 from cyclopts import App, CycloptsError, Parameter
 
 from trio_ipv4 import UnsupportedError
-from trio_ipv4._cli import demo, groups, interfaces, lab, listen, ping, send, watch
+from trio_ipv4._cli import lab
 from trio_ipv4._cli.ends import Status
 from trio_ipv4._cli.output import Terminal, prepare_output, write
 
@@ -35,14 +36,14 @@ E = TypeVar("E", bound=Exception)
 
 COMMANDS: Final = {
     # In the order of the help.
-    "listen": listen,
-    "send": send,
-    "ping": ping,
-    "groups": groups,
-    "watch": watch,
-    "interfaces": interfaces,
-    "lab": lab,
-    "demo": demo,
+    "listen": "trio_ipv4._cli.listen:command",
+    "send": "trio_ipv4._cli.send:app",
+    "ping": "trio_ipv4._cli.ping:app",
+    "groups": "trio_ipv4._cli.groups:app",
+    "watch": "trio_ipv4._cli.watch:command",
+    "interfaces": "trio_ipv4._cli.interfaces:command",
+    "lab": "trio_ipv4._cli.lab:app",
+    "demo": "trio_ipv4._cli.demo:command",
 }
 _HELP: Final = """\
 Send, receive and diagnose IPv4 multicast.
@@ -66,9 +67,8 @@ app = App(
     # A switch has no opposite, and what is left out is told in the words.
     default_parameter=Parameter(negative="", show_default=False),
 )
-for _place, (_name, _module) in enumerate(COMMANDS.items()):
-    app.command(getattr(_module, "app", None) or _module.command, name=_name)
-    app[_name].sort_key = _place
+for _place, (_name, _path) in enumerate(COMMANDS.items()):
+    app.command(_path, name=_name, sort_key=_place)
 
 
 @app.command(name="completion", sort_key=len(COMMANDS))
@@ -96,8 +96,11 @@ def run() -> None:
     prepare_output()
     warnings.showwarning = _tell_warning
     status: int | None = Status.FAILED
+    words = lab.divide(sys.argv[1:])
     try:
-        status = app(lab.divide(sys.argv[1:]), exit_on_error=False, print_error=False, result_action="return_value")
+        if not words or words[0] in app.help_flags:
+            _import_all()
+        status = app(words, exit_on_error=False, print_error=False, result_action="return_value")
     except* CycloptsError as errors:
         status = Status.USAGE
         for error in _leaves(errors):
@@ -111,6 +114,12 @@ def run() -> None:
     except* (OSError, UnsupportedError) as errors:
         _tell(*map(_sentence, _leaves(errors)))
     sys.exit(status or Status.DONE)
+
+
+def _import_all() -> None:
+    """Import every command: the list of commands has what each says of itself."""
+    for name in COMMANDS:
+        app[name]
 
 
 def _tell(*sentences: str) -> None:

@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from support.terminal import on_terminal
-from trio_ipv4._cli import groups
+from trio_ipv4._cli import groups, netlink
 from trio_ipv4._cli.groups import diag, foreign, processes, report, witness
 from trio_ipv4._cli.groups.records import GroupListed, NobodyThere, ProcessShown, SocketShown, Summary
 from trio_ipv4._cli.kernel_tables import read_groups, read_source_counts
@@ -498,7 +498,7 @@ def test_a_descriptor_that_is_another_socket_by_now_is_not_asked() -> None:
 
 @pytest.mark.parametrize("bound", [False, True])
 def test_without_namespace_cookies_the_process_decides(monkeypatch: pytest.MonkeyPatch, *, bound: bool) -> None:
-    monkeypatch.setattr(foreign, "_SO_NETNS_COOKIE", 9999)
+    monkeypatch.setattr(netlink, "_SO_NETNS_COOKIE", 9999)
     with joined((GROUP, LO)) as made:
         if bound:
             made.bind(("", 0))

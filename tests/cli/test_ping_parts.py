@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trio_ipv4 import ParseError, UnreachableCode
+from trio_ipv4._cli.arguments import MAX_PAYLOAD
 from trio_ipv4._cli.ends import Status
 from trio_ipv4._cli.ping import protocol, read_interval, read_sizes, read_target
 from trio_ipv4._cli.ping.allowance import Allowance
@@ -140,7 +141,7 @@ def test_a_version_that_is_no_text_is_spelled() -> None:
     assert Message(Kind.ANSWER, (Field(6, b"0.9\xff"),)).version == "0.9\\xff"
 
 
-@given(words, words, st.integers(0, 1 << 70), groups, st.integers(protocol.SMALLEST, protocol.MOST_OCTETS) | st.none())
+@given(words, words, st.integers(0, 1 << 70), groups, st.integers(protocol.SMALLEST, MAX_PAYLOAD) | st.none())
 def test_a_request_has_the_size_that_is_asked_for(
     run: int, number: int, now: int, group: IPv4Address, size: int | None
 ) -> None:

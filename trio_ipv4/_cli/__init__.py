@@ -10,7 +10,9 @@ is run is imported.
 #   demo, groups, interfaces, lab, listen, ping, send, watch
 #                  a module, or a folder, for each command: they know nothing of each other
 #   kernel_tables  the kernel's memberships, read from /proc/net
+#   interface_facts        the facts of an interface that records have
 #   capture        files of packets
+#   netlink        messages of netlink(7)
 #   probe          the payload that `send` writes, and by which `listen` finds out what was lost
 #   merge          what an interface hears, from what its sockets want
 #   arguments      what people write: endpoints, durations, rates

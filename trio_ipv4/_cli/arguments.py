@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from cyclopts import Token
 
+MAX_PAYLOAD: Final = 65507
+"""Octets of a UDP payload: 65,535 without an IP and a UDP header (RFC 791, RFC 768)."""
 _SECONDS: Final = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 _TIMES: Final = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
 _DSCP: Final = {
@@ -191,9 +193,12 @@ def _complete_interface(_: object) -> dict[str, str]:
 
 
 InterfaceName: TypeAlias = Annotated[str, Parameter(metavar="NAME", completer=_complete_interface)]
+InterfaceNames: TypeAlias = tuple[InterfaceName, ...]
 Seconds: TypeAlias = Annotated[float, reads(read_duration, "DURATION")]
+For: TypeAlias = Annotated[Seconds | None, Parameter(name="--for")]
 Address: TypeAlias = Annotated[IPv4Address, reads(read_address, "ADDRESS")]
 Group: TypeAlias = Annotated[IPv4Address, reads(read_group, "GROUP")]
+Groups: TypeAlias = Annotated[tuple[IPv4Address, ...], reads_each(read_group, "GROUP")]
 AnyGroupPort: TypeAlias = Annotated[GroupPort, reads(read_group_port, "GROUP[:PORT]")]
 OneGroupPort: TypeAlias = Annotated[Destination, reads(read_destination, "GROUP:PORT")]
 SendingRate: TypeAlias = Annotated[Rate, reads(read_rate, "RATE")]

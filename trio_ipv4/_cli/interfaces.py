@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
 import attrs
 import trio
-from cyclopts import Parameter
 
-from trio_ipv4 import Interface, InterfaceChange, InterfaceFlags, interfaces, watch_interfaces
-from trio_ipv4._cli.arguments import AsJSON, Seconds
+from trio_ipv4 import InterfaceChange, interfaces, watch_interfaces
+from trio_ipv4._cli.arguments import AsJSON, For
 from trio_ipv4._cli.ends import Status, until_stopped
+from trio_ipv4._cli.interface_facts import facts_of
 from trio_ipv4._cli.output import Column, Output, Row, choose_output
 
 
@@ -74,7 +74,7 @@ class InterfaceChanged(InterfaceListed):
 def command(
     *,
     watch: bool = False,
-    seconds: Annotated[Seconds | None, Parameter(name="--for")] = None,
+    seconds: For = None,
     as_json: AsJSON = False,
 ) -> int:
     """List the network interfaces with their IPv4 addresses.
@@ -88,7 +88,7 @@ def command(
     output = choose_output(as_json=as_json)
     if watch or seconds is not None:
         return trio.run(_watch, output, seconds)
-    output.table([InterfaceListed(*_facts(interface)) for interface in interfaces()])
+    output.table([InterfaceListed(name=interface.name, **facts_of(interface)) for interface in interfaces()])
     return Status.DONE
 
 
@@ -100,21 +100,8 @@ async def _watch(output: Output, seconds: float | None) -> int:
 
 
 def _changed(change: InterfaceChange) -> InterfaceChanged:
-    return InterfaceChanged(*_facts(change.interface), change.kind.name.lower())
-
-
-def _facts(interface: Interface) -> tuple[int, str, bool, bool, int, tuple[str, ...], tuple[str, ...]]:
-    flags = tuple(flag.name or hex(flag) for flag in InterfaceFlags if flag in interface.flags)
-    addresses = tuple(map(str, interface.addresses))
-    return (
-        interface.index,
-        interface.name,
-        interface.is_up,
-        interface.is_multicast,
-        interface.mtu,
-        flags,
-        addresses,
-    )
+    interface = change.interface
+    return InterfaceChanged(name=interface.name, **facts_of(interface), change=change.kind.name.lower())
 
 
 def _yes(so: bool) -> str:

@@ -285,6 +285,16 @@ def printable(text: str) -> str:
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
+def many(number: int, noun: str) -> str:
+    """Say how many there are of something."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
+def reason_of(error: OSError) -> str:
+    """Return why something was refused, without the number that Python puts before it."""
+    return error.strerror or str(error)
+
+
 def describe_sources(mode: str, sources: Sequence[str]) -> str:
     """Say which sources a filter lets through."""
     if mode == "include":

@@ -21,7 +21,7 @@ import attrs
 from cyclopts import App, Parameter
 
 from trio_ipv4 import interface_by_name
-from trio_ipv4._cli.arguments import AsJSON, InterfaceName, read_group, reads_each
+from trio_ipv4._cli.arguments import AsJSON, Groups, InterfaceNames
 from trio_ipv4._cli.ends import Status
 from trio_ipv4._cli.groups.records import GroupListed, GroupListedBriefly, NobodyThere
 from trio_ipv4._cli.groups.report import gather, make_rows, read_entries, summarize
@@ -31,18 +31,16 @@ from trio_ipv4._cli.output import JSONLines, Output, choose_output, lay_out
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_GROUPS: Final = reads_each(read_group, "GROUP")
-
 app: Final = App(name="groups", usage="Usage: trio-ipv4 groups [OPTIONS] [GROUP...]\n")
 
 
 @app.default
 def command(
-    groups: Annotated[tuple[IPv4Address, ...], Parameter(name="GROUP"), _GROUPS] = (),
+    groups: Annotated[Groups, Parameter(name="GROUP")] = (),
     /,
     *,
-    interface: tuple[InterfaceName, ...] = (),
-    group: Annotated[tuple[IPv4Address, ...], _GROUPS] = (),
+    interface: InterfaceNames = (),
+    group: Groups = (),
     as_json: AsJSON = False,
 ) -> int:
     """Show who on this host is in which group on which interface.

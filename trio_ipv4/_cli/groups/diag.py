@@ -13,15 +13,13 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
+from trio_ipv4._cli.netlink import DONE, DUMP, ERROR, REQUEST, marshal_message, split_attributes, split_messages
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _NETLINK_SOCK_DIAG: Final = 4  # linux/netlink.h
 _SOCK_DIAG_BY_FAMILY: Final = 20  # linux/sock_diag.h
-_NLMSG_ERROR: Final = 2  # linux/netlink.h, like those below
-_NLMSG_DONE: Final = 3
-_NLM_F_REQUEST_DUMP: Final = 0x1 | 0x300
-_HEADER: Final = struct.Struct("=IHHII")
 # struct inet_diag_req_v2 (linux/inet_diag.h): family, protocol, what to tell, states; the rest, an identity, is empty.
 _REQUEST: Final = struct.Struct("=BBBxI48x")
 _INET_DIAG_SKMEMINFO: Final = 7  # linux/inet_diag.h
@@ -32,7 +30,6 @@ _PORT_AT: Final = 4
 _OWNER: Final = struct.Struct("=II")
 _OWNER_AT: Final = 64
 _MESSAGE_SIZE: Final = 72
-_ATTRIBUTE: Final = struct.Struct("=HH")
 _OPTMEM_AT: Final = 6 * 4  # SK_MEMINFO_OPTMEM (linux/sock_diag.h)
 _NUMBER: Final = struct.Struct("=I")
 _UDPLITE: Final = 136  # linux/in.h; not every platform's module has it.
@@ -80,25 +77,15 @@ def list_sockets() -> dict[int, Listed]:
 def _dump(family: int, protocol: int) -> Iterator[bytes]:
     request = _REQUEST.pack(family, protocol, 1 << (_INET_DIAG_SKMEMINFO - 1), _ALL_STATES)
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_SOCK_DIAG) as netlink:
-        size = _HEADER.size + len(request)
-        netlink.sendto(_HEADER.pack(size, _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST_DUMP, 1, 0) + request, (0, 0))
+        netlink.sendto(marshal_message(_SOCK_DIAG_BY_FAMILY, REQUEST | DUMP, request), (0, 0))
         while True:
             # The kernel makes parts of a dump of at most 32 KiB (netlink_dump in net/netlink/af_netlink.c).
             part = netlink.recv(1 << 16)
-            for kind, body in _split(part):
-                if kind in {_NLMSG_DONE, _NLMSG_ERROR}:
+            for kind, body in split_messages(part):
+                if kind in {DONE, ERROR}:
                     # An error: this kernel can't list this kind.
                     return
                 yield body
-
-
-def _split(part: bytes) -> Iterator[tuple[int, bytes]]:
-    """Split a datagram of netlink's into messages: kind and body."""
-    start = 0
-    while start + _HEADER.size <= len(part):
-        size, kind, *_ = _HEADER.unpack_from(part, start)
-        yield kind, part[start + _HEADER.size : start + size]
-        start += _align(max(size, _HEADER.size))
 
 
 def _parse(message: bytes, protocol: str) -> tuple[int, Listed]:
@@ -109,14 +96,7 @@ def _parse(message: bytes, protocol: str) -> tuple[int, Listed]:
 
 
 def _option_memory(message: bytes) -> int | None:
-    start = _MESSAGE_SIZE
-    while start + _ATTRIBUTE.size <= len(message):
-        size, kind = _ATTRIBUTE.unpack_from(message, start)
+    for kind, value in split_attributes(message[_MESSAGE_SIZE:]):
         if kind == _INET_DIAG_SKMEMINFO:
-            return int(_NUMBER.unpack_from(message, start + _ATTRIBUTE.size + _OPTMEM_AT)[0])
-        start += _align(max(size, _ATTRIBUTE.size))
+            return int(_NUMBER.unpack_from(value, _OPTMEM_AT)[0])
     return None
-
-
-def _align(size: int) -> int:
-    return (size + 3) & ~3

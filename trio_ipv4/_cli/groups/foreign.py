@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 _PIDFD_GETFD: Final = 438
 """Its number on every architecture but Alpha (asm-generic/unistd.h), since Linux 5.6."""
-_SO_NETNS_COOKIE: Final = 71  # asm-generic/socket.h, since Linux 5.14
 _SO_MEMINFO: Final = 55  # asm-generic/socket.h
 _MEMORY: Final = struct.Struct("=9I")
 _OPTMEM: Final = 6
@@ -78,14 +77,6 @@ def classes_of(pid: int) -> list[str]:
         lines = Path(f"/proc/{pid}/cgroup").read_text(encoding="utf-8", errors="surrogateescape").split("\n")
         return [line for line in lines if not _CLASSES.isdisjoint(line.partition(":")[2].partition(":")[0].split(","))]
     return []
-
-
-def network_of(of: socket.socket) -> bytes | None:
-    """Return what identifies a socket's network namespace; `None` on kernels before Linux 5.14."""
-    try:
-        return of.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8)
-    except OSError:
-        return None
 
 
 def most_memberships(of: socket.socket) -> int:

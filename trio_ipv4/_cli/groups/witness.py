@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 import attrs
 
 from trio_ipv4._cli.groups.diag import Listed, list_sockets
-from trio_ipv4._cli.groups.foreign import Question, classes_of, duplicate, most_memberships, network_of
+from trio_ipv4._cli.groups.foreign import Question, classes_of, duplicate, most_memberships
 from trio_ipv4._cli.groups.processes import Held, Socket, find_sockets, shares_network, user_name
+from trio_ipv4._cli.netlink import network_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence

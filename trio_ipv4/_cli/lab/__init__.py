@@ -19,7 +19,7 @@ from typing import Annotated
 import trio
 from cyclopts import App, Parameter
 
-from trio_ipv4._cli.arguments import AsJSON, Seconds, wrong_usage
+from trio_ipv4._cli.arguments import AsJSON, For, wrong_usage
 from trio_ipv4._cli.lab.way_in import command_line, environment_on, find_lab
 from trio_ipv4._cli.lab.words import ROUTER, SWITCH, Commands, HostNames, Hosts, Links, Name, divide
 from trio_ipv4._cli.output import Text, choose_output
@@ -45,7 +45,7 @@ def up(
     router: bool = False,
     on: Commands = (),
     name: Name = "lab",
-    seconds: Annotated[Seconds | None, Parameter(name="--for")] = None,
+    seconds: For = None,
     as_json: AsJSON = False,
 ) -> int:
     """Make a lab, and hold it until Ctrl-C.

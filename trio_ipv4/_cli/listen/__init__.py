@@ -11,7 +11,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Annotated, Final
@@ -23,8 +22,9 @@ from trio_ipv4 import SourceFilter
 from trio_ipv4._cli.arguments import (
     AsJSON,
     Count,
+    For,
     GroupPort,
-    InterfaceName,
+    InterfaceNames,
     Seconds,
     read_address,
     read_group_port,
@@ -60,11 +60,11 @@ def command(
     groups: Annotated[tuple[GroupPort, ...], Parameter(name="GROUP[:PORT]"), _GROUPS],
     /,
     *,
-    interface: Annotated[Sequence[InterfaceName], Parameter(negative="")] = (),
+    interface: InterfaceNames = (),
     source: Annotated[tuple[IPv4Address, ...], _SOURCES] = (),
     exclude: Annotated[tuple[IPv4Address, ...], _SOURCES] = (),
     count: Count | None = None,
-    seconds: Annotated[Seconds | None, Parameter(name="--for")] = None,
+    seconds: For = None,
     every: Seconds | None = None,
     expect: Annotated[int | None, reads(within(0, 10**18), "N")] = None,
     printed_as: Annotated[PrintedAs | None, Parameter(name="--print")] = None,

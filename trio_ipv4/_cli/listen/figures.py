@@ -25,11 +25,6 @@ def show_rate(rate: float) -> str:
     return f"{rate:,.0f}" if rate >= 10 or rate == 0 else f"{rate:.1f}"
 
 
-def show_many(count: int, what: str) -> str:
-    """Show how many there are of something."""
-    return f"{count:,} {what}" + ("" if count == 1 else "s")
-
-
 def show_range(values: tuple[int, ...]) -> str:
     """Show the least and the most of sorted values."""
     if not values:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 import attrs
 
 from trio_ipv4._cli.listen.figures import (
-    show_many,
     show_optional,
     show_range,
     show_rate,
@@ -16,7 +15,7 @@ from trio_ipv4._cli.listen.figures import (
     show_share,
     show_tos,
 )
-from trio_ipv4._cli.output import Column, Remark, Row, Sentence
+from trio_ipv4._cli.output import Column, Remark, Row, Sentence, many
 
 if TYPE_CHECKING:
     from trio_ipv4._cli.listen.flows import Flow
@@ -159,7 +158,7 @@ class Dropped(Sentence):
     def text(self) -> str:
         """Return the words."""
         return (
-            f"{self.group}: the kernel dropped {show_many(self.datagrams, 'datagram')} ({self.total:,} so far): the "
+            f"{self.group}: the kernel dropped {many(self.datagrams, 'datagram')} ({self.total:,} so far): the "
             f"receive buffer of {self.buffer_octets:,} octets was full, or checksums were wrong. --buffer asks for a "
             "larger one, up to sysctl net.core.rmem_max."
         )
@@ -331,8 +330,8 @@ class Summary(Sentence):
     def _came(self) -> str:
         if not self.datagrams:
             return f"Nothing came to {', '.join(self.silent)} in {self.seconds:.1f} s."
-        came = f"{show_many(self.datagrams, 'datagram')}, {show_many(self.octets, 'octet')}"
-        return f"{came}, of {show_many(self.flows, 'flow')} in {self.seconds:.1f} s."
+        came = f"{many(self.datagrams, 'datagram')}, {many(self.octets, 'octet')}"
+        return f"{came}, of {many(self.flows, 'flow')} in {self.seconds:.1f} s."
 
     def _dropped(self) -> str:
         if not self.datagrams:
@@ -345,12 +344,12 @@ class Summary(Sentence):
         has = "has" if self.flows_numbered == 1 else "have"
         which = f" ({self.flows_numbered:,} of {self.flows:,} flows {has} numbers)"
         words = [f"Lost {lost:,} of {expected:,}{share}{which if self.flows_numbered < self.flows else ''}."]
-        beside = [show_many(self.duplicates, "duplicate")] if self.duplicates else []
+        beside = [many(self.duplicates, "duplicate")] if self.duplicates else []
         beside += [f"{self.reordered:,} reordered"] if self.reordered else []
         words += [f"{', '.join(beside)}."] if beside else []
         if self.restarts:
             across = "it" if self.restarts == 1 else "them"
-            words.append(f"{show_many(self.restarts, 'restart')}: loss across {across} is not known.")
+            words.append(f"{many(self.restarts, 'restart')}: loss across {across} is not known.")
         return words
 
     def _why_loss_is_unknown(self) -> str:
@@ -358,10 +357,8 @@ class Summary(Sentence):
             return "Loss is not known: the payload is neither RTP nor probes of 'trio-ipv4 send'."
         if self.flows == 1:
             are = "is" if self.datagrams == 1 else "are"
-            return f"Loss is not known: {show_many(self.datagrams, 'datagram')} {are} too few to recognise RTP."
-        return (
-            f"Loss is not known: too few datagrams to recognise RTP came by {show_many(self.flows_undecided, 'flow')}."
-        )
+            return f"Loss is not known: {many(self.datagrams, 'datagram')} {are} too few to recognise RTP."
+        return f"Loss is not known: too few datagrams to recognise RTP came by {many(self.flows_undecided, 'flow')}."
 
     def style(self) -> str:
         """Return how a terminal shows it."""

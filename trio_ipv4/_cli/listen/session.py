@@ -11,6 +11,7 @@ import attrs
 import trio
 
 from trio_ipv4 import NoInterfaceWarning, SourceFilter, follow_group, interfaces
+from trio_ipv4._cli.arguments import is_named
 from trio_ipv4._cli.ends import Status, until_stopped
 from trio_ipv4._cli.listen import sinks
 from trio_ipv4._cli.listen.flows import MAX_FLOWS, FlowTable
@@ -30,6 +31,7 @@ from trio_ipv4._cli.listen.records import (
     show_flow,
     total_flow,
 )
+from trio_ipv4._cli.output import reason_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -141,8 +143,7 @@ class _Session:
 
     async def _join(self, nursery: trio.Nursery, receiver: Receiver) -> None:
         def tell(interface: Interface, refusal: OSError) -> None:
-            reason = refusal.strerror or str(refusal)
-            self._output.show(Refused(str(receiver.endpoint), interface.name, reason))
+            self._output.show(Refused(str(receiver.endpoint), interface.name, reason_of(refusal)))
 
         follow = functools.partial(follow_group, sources=self._wanted.sources, on_refusal=tell)
         if self._wanted.interfaces:
@@ -154,7 +155,7 @@ class _Session:
         self._joined[receiver] = {each.index: each.name for each in joined}
 
     def _is_named(self, interface: Interface) -> bool:
-        return not {interface.name, *interface.alternative_names}.isdisjoint(self._wanted.interfaces)
+        return is_named(interface, self._wanted.interfaces)
 
     def _tell_start(self) -> None:
         names = dict.fromkeys(name for joined in self._joined.values() for name in joined.values())

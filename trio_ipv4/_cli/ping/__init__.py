@@ -13,7 +13,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from ipaddress import IPv4Address
 from typing import Annotated, Final, NoReturn, TypeAlias
 
@@ -21,11 +20,13 @@ import trio
 from cyclopts import App, Parameter
 
 from trio_ipv4._cli.arguments import (
+    MAX_PAYLOAD,
     TTL,
     AsJSON,
     Count,
+    For,
     Group,
-    InterfaceName,
+    InterfaceNames,
     Port,
     Seconds,
     read_address,
@@ -59,7 +60,7 @@ def read_target(text: str) -> IPv4Address:
 
 def read_sizes(text: str) -> tuple[int, ...]:
     """Read sizes in octets, separated by commas."""
-    sizes = tuple(map(within(_SMALLEST, protocol.MOST_OCTETS), text.split(",")))
+    sizes = tuple(map(within(_SMALLEST, MAX_PAYLOAD), text.split(",")))
     if len(sizes) > _MOST_SIZES:
         raise ValueError(f"must be at most {_MOST_SIZES} sizes, got {len(sizes)}")
     return tuple(dict.fromkeys(sizes))
@@ -91,13 +92,13 @@ def command(
     *targets: Annotated[_Target, Parameter(name="GROUP|ADDRESS")],
     serve_requests: Annotated[bool, Parameter(name="--serve")] = False,
     group: Group | None = None,
-    interface: Annotated[Sequence[InterfaceName], Parameter(negative="")] = (),
+    interface: InterfaceNames = (),
     count: Count | None = None,
     interval: _Interval | None = None,
     size: _Sizes | None = None,
     ttl: TTL | None = None,
     wait: Seconds | None = None,
-    seconds: Annotated[Seconds | None, Parameter(name="--for")] = None,
+    seconds: For = None,
     port: Port = protocol.PORT,
     limit: Count | None = None,
     as_json: AsJSON = False,

@@ -34,7 +34,7 @@ from trio_ipv4 import (
 )
 from trio_ipv4._cli.arguments import is_named
 from trio_ipv4._cli.ends import Status, until_stopped
-from trio_ipv4._cli.output import Output
+from trio_ipv4._cli.output import Output, reason_of
 from trio_ipv4._cli.ping.plan import Asking, Course, advise, describe_group
 from trio_ipv4._cli.ping.protocol import ANSWER_TTL, LAST_OCTET, Kind, Message, find_number, parse_message
 from trio_ipv4._cli.ping.records import (
@@ -184,7 +184,7 @@ class _Client:
         """Give up if the join that all depends on is refused at the start."""
         if not self._is_joined and not self._asking.target.is_multicast:
             raise error
-        self._tell_once(f"Not joined on {interface.name}: {_reason(error)}")
+        self._tell_once(f"Not joined on {interface.name}: {reason_of(error)}")
 
     @property
     def _limits(self) -> dict[str, Any]:
@@ -226,7 +226,7 @@ class _Client:
             self._book.withdraw(number)
             if number == 1 or not isinstance(error, OSError):
                 raise
-            self._show_error(number, None, _reason(error))
+            self._show_error(number, None, reason_of(error))
 
     async def _send(self, conn: PacketConn, datagram: Datagram) -> None:
         """Send a request. To a group it goes on every interface; those that refuse are told of once."""
@@ -239,7 +239,7 @@ class _Client:
             # Nowhere: then one of the refusals is the error, or that nothing matched.
             raise next(iter(refusals.values()), self._no_interface())
         for name, error in refusals.items():
-            self._tell_once(f"Not asked on {name}: {_reason(error)}")
+            self._tell_once(f"Not asked on {name}: {reason_of(error)}")
 
     # Answers
 
@@ -366,10 +366,6 @@ def time_in_queue(timestamp_ns: int | None) -> float:
 def to_hops(ttl: int | None) -> int | None:
     """Return how many routers an answer has passed; `None` if its TTL was another one from the start."""
     return ANSWER_TTL - ttl if ttl is not None and ttl <= ANSWER_TTL else None
-
-
-def _reason(error: OSError) -> str:
-    return error.strerror or str(error)
 
 
 def _sum_up(figures: Sequence[Figures], kind: str) -> Loss:

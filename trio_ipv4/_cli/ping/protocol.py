@@ -34,8 +34,6 @@ MOST_TIMES: Final = 3
 """How many times as long as its request an answer is at most: QUIC's limit for strangers (RFC 9000 section 8.1).
 
 ssmping sends 48 octets, and asks for an answer of the size of its `-s`."""
-MOST_OCTETS: Final = 65507
-"""Of a UDP payload: 65,535 without an IP and a UDP header (RFC 791, RFC 768)."""
 
 _HEADER: Final = struct.Struct("!HH")
 _BEGINNING: Final = struct.Struct("!cHHIHHI")

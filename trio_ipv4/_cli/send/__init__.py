@@ -11,19 +11,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Annotated, Final
 
 import trio
 from cyclopts import App, Parameter
 
 from trio_ipv4._cli.arguments import (
+    MAX_PAYLOAD,
     TOS,
     TTL,
     Address,
     AsJSON,
     Count,
-    InterfaceName,
+    For,
+    InterfaceNames,
     OneGroupPort,
     Seconds,
     SendingRate,
@@ -33,7 +34,6 @@ from trio_ipv4._cli.arguments import (
 )
 from trio_ipv4._cli.output import choose_output
 from trio_ipv4._cli.probe import PROBE_SIZE
-from trio_ipv4._cli.send.payloads import MAX_PAYLOAD
 from trio_ipv4._cli.send.plan import ONCE_A_SECOND, FileGiven, PayloadGiven, Plan, ProbesWanted
 from trio_ipv4._cli.send.run import main
 
@@ -59,7 +59,7 @@ def command(
     lines: bool = False,
     hex: bool = False,  # noqa: A002  # It is the option's name.
     size: Annotated[int | None, reads(within(1, MAX_PAYLOAD), "N")] = None,
-    interface: Annotated[Sequence[InterfaceName], Parameter(negative="")] = (),
+    interface: InterfaceNames = (),
     source: Address | None = None,
     ttl: TTL | None = None,
     tos: TOS | None = None,
@@ -67,7 +67,7 @@ def command(
     dont_fragment: bool = False,
     rate: SendingRate | None = None,
     count: Count | None = None,
-    seconds: Annotated[Seconds | None, Parameter(name="--for")] = None,
+    seconds: For = None,
     every: Seconds = 1.0,
     as_json: AsJSON = False,
 ) -> int:

@@ -9,11 +9,8 @@ import struct
 import time
 from typing import Final, Protocol, final
 
-from trio_ipv4._cli.arguments import wrong_usage
+from trio_ipv4._cli.arguments import MAX_PAYLOAD, wrong_usage
 from trio_ipv4._cli.probe import PROBE_SIZE, Probe
-
-MAX_PAYLOAD: Final = 65507
-"""In octets: an IP packet has at most 65,535 (RFC 791), 20 of them its header, and 8 UDP's."""
 
 _NUMBER_AND_TIME: Final = struct.Struct("!QQ")
 _AT: Final = 12

@@ -9,7 +9,7 @@ from typing import ClassVar, Final
 
 import attrs
 
-from trio_ipv4._cli.output import Column, Record, Remark, Row, Sentence
+from trio_ipv4._cli.output import Column, Record, Remark, Row, Sentence, many, reason_of
 
 _LOCAL_CONTROL: Final = IPv4Network("224.0.0.0/24")
 """RFC 5771 section 4: routers don't forward these groups, whatever the TTL."""
@@ -45,7 +45,7 @@ class Start(Remark):
             return " (stays on this link: routers forward no group of 224.0.0.0/24, whatever the TTL)"
         if self.reach == "link":
             return " (stays on this link)"
-        return f" (crosses at most {count(self.ttl - 1, 'router')})"
+        return f" (crosses at most {many(self.ttl - 1, 'router')})"
 
 
 def reach(destination: IPv4Address, ttl: int, *, by_loopback: bool) -> str:
@@ -86,7 +86,7 @@ def refused(interface: str | None, error: OSError, *, given_up: bool) -> Refused
 
 def describe(error: OSError) -> str:
     """Return why something was refused. Which datagram of a batch it was tells nobody anything here."""
-    return re.sub(r"\bdatagram [0-9]+ of the batch, ", "", error.strerror or str(error))
+    return re.sub(r"\bdatagram [0-9]+ of the batch, ", "", reason_of(error))
 
 
 @attrs.frozen
@@ -201,11 +201,11 @@ class Summary(Sentence):
         where = f" by {self.interface}" if self.interface else ""
         where = f" by {self.interfaces} interfaces" if self.interfaces > 1 else where
         time = f" in {self._time()}" if self.seconds else ""
-        words = [f"Sent {count(self.datagrams, 'datagram')}, {count(self.octets, 'octet')}{where}{time}."]
+        words = [f"Sent {many(self.datagrams, 'datagram')}, {many(self.octets, 'octet')}{where}{time}."]
         if not self.datagrams:
             words = ["Nothing was sent."]
         if self.refused:
-            words.append(f"{count(self.refused, 'datagram')} {'was' if self.refused == 1 else 'were'} refused.")
+            words.append(f"{many(self.refused, 'datagram')} {'was' if self.refused == 1 else 'were'} refused.")
         if self.interfaces_refused and self.interfaces > 1:
             words.append(f"{self.interfaces_refused} of {self.interfaces} interfaces refused.")
         if self.behind_seconds:
@@ -221,11 +221,6 @@ class Summary(Sentence):
 
     def _time(self) -> str:
         return f"{self.seconds:.1f} s" if self.seconds >= 1 else duration(self.seconds)
-
-
-def count(number: int, noun: str) -> str:
-    """Return a number of things in words."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def per_second(rate: float | None) -> str:

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Final, final
 
 import trio
 
-from trio_ipv4._cli.arguments import wrong_usage
-from trio_ipv4._cli.send.payloads import MAX_PAYLOAD, Cutter
+from trio_ipv4._cli.arguments import MAX_PAYLOAD, wrong_usage
+from trio_ipv4._cli.send.payloads import Cutter
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence

@@ -20,14 +20,13 @@
 from __future__ import annotations
 
 import shlex
-from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Annotated
 
 import trio
 from cyclopts import Parameter
 
-from trio_ipv4._cli.arguments import AsJSON, InterfaceName, Seconds, read_group, reads, reads_each, wrong_usage
+from trio_ipv4._cli.arguments import AsJSON, For, Groups, InterfaceNames, reads, wrong_usage
 from trio_ipv4._cli.output import choose_output
 from trio_ipv4._cli.watch import live, replay
 from trio_ipv4._cli.watch.show import Options
@@ -46,10 +45,10 @@ def _read_command(text: str) -> tuple[str, ...]:
 
 def command(
     *,
-    interface: tuple[InterfaceName, ...] = (),
-    group: Annotated[tuple[IPv4Address, ...], reads_each(read_group, "GROUP")] = (),
+    interface: InterfaceNames = (),
+    group: Groups = (),
     run: Annotated[tuple[str, ...] | None, Parameter(name="--exec"), reads(_read_command, "COMMAND")] = None,
-    seconds: Annotated[Seconds | None, Parameter(name="--for")] = None,
+    seconds: For = None,
     interfaces: bool = False,
     read: Annotated[Path | None, Parameter(name="--read", metavar="FILE", allow_leading_hyphen=True)] = None,
     until_querier: bool = False,

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Final, final
 
-from trio_ipv4 import Interface, InterfaceChange, InterfaceChangeKind, InterfaceFlags, watch_interfaces
+from trio_ipv4 import Interface, InterfaceChange, InterfaceChangeKind, watch_interfaces
 from trio_ipv4._cli.arguments import is_named
+from trio_ipv4._cli.interface_facts import facts_of
 from trio_ipv4._cli.watch.records import InterfaceChanged
 
 if TYPE_CHECKING:
@@ -95,13 +96,5 @@ def _rest(record: InterfaceChanged) -> tuple[object, ...]:
 def _changed(now: int, change: InterfaceChange) -> InterfaceChanged:
     interface = change.interface
     return InterfaceChanged(
-        timestamp_ns=now,
-        interface=interface.name,
-        change=change.kind.name.lower(),
-        index=interface.index,
-        up=interface.is_up,
-        multicast=interface.is_multicast,
-        mtu=interface.mtu,
-        flags=tuple(flag.name or hex(flag) for flag in InterfaceFlags if flag in interface.flags),
-        addresses=tuple(map(str, interface.addresses)),
+        timestamp_ns=now, interface=interface.name, change=change.kind.name.lower(), **facts_of(interface)
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from ipaddress import IPv4Address
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
@@ -18,6 +18,8 @@ from trio_ipv4 import (
     open_raw,
     open_udp,
 )
+from trio_ipv4._kernel import input_route as asking
+from trio_ipv4._kernel.netlink import open_netlink
 from trio_ipv4.testing import open_lab, simulate
 
 if TYPE_CHECKING:
@@ -145,6 +147,24 @@ def test_an_interface_that_is_not_there_is_an_error(network: Network) -> None:
         with pytest.raises(OSError, match=r"No such device.*interfaces\(\) lists them") as raised:
             network["b"].call(input_route, interface, NEIGHBOUR, GROUP)
         assert raised.value.errno == 19  # ENODEV
+
+
+def test_only_the_kernel_s_answer_counts(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Root may send to any netlink socket, and only the kernel has port 0 (netlink(7))."""
+
+    class Disturbed:
+        def __init__(self, socket: Any) -> None:
+            self._socket = socket
+            self._strangers = [(b"nonsense", 0, (4711, 0))]
+
+        def recvmsg(self, size: int, flags: int = 0) -> Any:
+            return self._strangers.pop() if self._strangers else self._socket.recvmsg(size, flags)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._socket, name)
+
+    monkeypatch.setattr(asking, "open_netlink", lambda *arguments: Disturbed(open_netlink(*arguments)))
+    assert network["b"].call(input_route, "en0", NEIGHBOUR, ALL_HOSTS) is InputRoute.LOCAL
 
 
 def test_arguments_are_checked(network: Network) -> None:

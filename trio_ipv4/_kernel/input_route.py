@@ -16,7 +16,7 @@ from trio_ipv4._codec.rtnetlink import Failure, Route, input_route_request, pars
 from trio_ipv4._kernel.explain import explain
 from trio_ipv4._kernel.lookup import resolve
 from trio_ipv4._kernel.native import current_system
-from trio_ipv4._kernel.netlink import KERNEL, MAX_NETLINK, open_netlink
+from trio_ipv4._kernel.netlink import KERNEL, open_netlink, receive
 from trio_ipv4._values.fields import to_address
 from trio_ipv4._values.input_route import InputRoute
 
@@ -72,7 +72,10 @@ def input_route(interface: InterfaceLike, source: AddressLike, destination: Addr
         asking.sendto(input_route_request(_SEQUENCE, index, sender, receiver, system.platform.byte_order), (KERNEL, 0))
         # The kernel has put its answer into the queue when sending returns. A multicast router that has no route yet
         # leaves attributes behind the end of the message (`rt_fill_info` in net/ipv4/route.c).
-        octets, *_ = asking.recvmsg(MAX_NETLINK)
+        octets: bytes | tuple[object, ...] | None = ()
+        while isinstance(octets, tuple):
+            octets = receive(asking)
+    assert octets is not None
     (answer,) = parse_messages(octets[: int.from_bytes(octets[:4], system.platform.byte_order)])
     if isinstance(answer, Route):
         return InputRoute.LOCAL if answer.is_local else InputRoute.FORWARD

@@ -192,7 +192,7 @@ def receive_messages(socket: Socket) -> tuple[Message, ...] | None:
 
     That messages were lost, for lack of room, is an `Overrun`.
     """
-    data = _receive(socket)
+    data = receive(socket)
     return data if data is None or isinstance(data, tuple) else parse_messages(data, socket.system.platform.byte_order)
 
 
@@ -204,7 +204,7 @@ def receive_all(socket: Socket) -> list[Message] | None:
     found: list[bytes] = []
     for _ in range(_MOST_EVENTS):
         try:
-            data = _receive(socket)
+            data = receive(socket)
         except OSError:
             return None
         if data is None:
@@ -220,7 +220,8 @@ def receive_all(socket: Socket) -> list[Message] | None:
     return None if any(isinstance(message, Overrun) for message in messages) else messages
 
 
-def _receive(socket: Socket) -> bytes | tuple[Overrun, ...] | None:
+def receive(socket: Socket) -> bytes | tuple[Overrun, ...] | None:
+    """Read the octets of one datagram of the kernel's; a tuple if it can't be used, `None` if there is none."""
     try:
         data, flags, sender = socket.recvmsg(MAX_NETLINK)
     except BlockingIOError:

@@ -18,6 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from support.records import Kept
 from support.terminal import on_terminal
 from trio_ipv4._cli import groups, netlink
 from trio_ipv4._cli.groups import diag, foreign, processes, report, witness
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from conftest import AsNobody, WaitUntil
-    from trio_ipv4._cli.output import Record, Row
 
 COMMAND = [sys.executable, "-m", "trio_ipv4", "groups"]
 PLAIN = {key: value for key, value in os.environ.items() if key not in {"COLUMNS", "FORCE_COLOR", "NO_COLOR"}}
@@ -67,20 +67,8 @@ sys.stdin.read()
 """
 
 
-class Collected:
-    """An output that keeps the records."""
-
-    def __init__(self) -> None:
-        self.records: list[Record] = []
-
-    def show(self, record: Record) -> None:
-        self.records.append(record)
-
-    def table(self, rows: Sequence[Row]) -> None:
-        self.records += rows
-
-    def live(self) -> Any:
-        raise NotImplementedError
+class Collected(Kept):
+    """What was shown."""
 
     @property
     def rows(self) -> dict[str, GroupListed]:

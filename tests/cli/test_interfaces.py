@@ -11,16 +11,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 
+from support.records import Kept
 from support.terminal import on_terminal
 from trio_ipv4._cli import interfaces
 from trio_ipv4._cli.interfaces import InterfaceChanged, InterfaceListed
 from trio_ipv4._cli.output import lay_out
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from conftest import AsNobody, Eventually
-    from trio_ipv4._cli.output import Record, Row
+    from trio_ipv4._cli.output import Row
 
 COMMAND = [sys.executable, "-m", "trio_ipv4", "interfaces"]
 DEADLINE = 120
@@ -29,20 +28,8 @@ DEADLINE = 120
 needs_lab = pytest.mark.usefixtures("needs_lab")
 
 
-class Collected:
-    """An output that keeps the records."""
-
-    def __init__(self) -> None:
-        self.records: list[Any] = []
-
-    def show(self, record: Record) -> None:
-        self.records.append(record)
-
-    def table(self, rows: Sequence[Row]) -> None:
-        raise NotImplementedError
-
-    def live(self) -> Any:
-        raise NotImplementedError
+class Collected(Kept):
+    """What was shown."""
 
     def changes(self) -> list[tuple[str, str]]:
         return [(each.change, each.name) for each in self.records]

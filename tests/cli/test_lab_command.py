@@ -22,6 +22,7 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
+from support.records import Kept
 from support.terminal import on_terminal
 from trio_ipv4 import _cli
 from trio_ipv4._cli import lab as lab_command
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from conftest import AsNobody
 
     Call = Callable[..., tuple[int, str, str]]
-    from trio_ipv4._cli.output import Record, Row
+    from trio_ipv4._cli.output import Record
 
 LAB = [sys.executable, "-m", "trio_ipv4", "lab"]
 DEADLINE = 120
@@ -85,23 +86,16 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
     return call
 
 
-class Collected:
-    """An output that keeps the records, and calls somebody for each."""
+class Collected(Kept):
+    """What was shown; somebody is called for each record."""
 
     def __init__(self, react: Callable[[Record], object] = lambda _: None) -> None:
-        self.records: list[Record] = []
+        super().__init__()
         self._react = react
 
     def show(self, record: Record) -> None:
-        self.records.append(record)
+        super().show(record)
         self._react(record)
-
-    def table(self, rows: Sequence[Row]) -> None:
-        for row in rows:
-            self.show(row)
-
-    def live(self) -> Any:
-        raise NotImplementedError
 
     def lines(self, host: str, stream: str = "stdout") -> list[str]:
         found = [each for each in self.records if isinstance(each, Line)]

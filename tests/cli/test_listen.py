@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 
-from support.listening import Kept, as_cables, listening, wanted
+from support.listening import Shown, as_cables, listening, wanted
 from trio_ipv4 import CappedBufferWarning, ControlMessage, Datagram, SourceFilter, open_ip, open_udp
 from trio_ipv4._cli.capture import read_capture
 from trio_ipv4._cli.listen import flows, receivers, session
@@ -132,7 +132,7 @@ def no_groups(host: Host) -> bool:
 async def test_every_datagram_of_a_flood_is_counted_or_reported_as_dropped(buffer: int | None, cable: Lab) -> None:
     sent = []
 
-    async def flood(_: Kept) -> None:
+    async def flood(_: Shown) -> None:
         argv = cable["b"].command([sys.executable, "-c", FLOOD, "1"])
         done = await trio.run_process(argv, capture_stdout=True)
         sent.append(int(done.stdout))
@@ -157,7 +157,7 @@ async def test_loss_and_duplicates_agree_with_the_link_s_capture(
         witness.receive_buffer_size = 8 << 20
         witness.join_group("en0", GROUP)
 
-        async def act(_: Kept) -> None:
+        async def act(_: Shown) -> None:
             async with net["b"].call(open_udp) as conn:
                 conn.multicast_interface = "en0"
                 for number in range(2000):
@@ -188,7 +188,7 @@ async def test_loss_and_duplicates_agree_with_the_link_s_capture(
 async def test_a_flow_for_each_source_group_and_interface(either: Network) -> None:
     either["b"].add_address("en0", "198.18.0.22/24")
 
-    async def act(_: Kept) -> None:
+    async def act(_: Shown) -> None:
         for count, source, to, interface in (
             (1, "198.18.0.2", TO, "en0"),
             (2, "198.18.1.2", TO, "en1"),
@@ -220,7 +220,7 @@ async def test_a_flow_for_each_source_group_and_interface(either: Network) -> No
 
 
 async def test_ttl_tos_and_sizes_are_those_that_were_sent(either: Network) -> None:
-    async def act(_: Kept) -> None:
+    async def act(_: Shown) -> None:
         for ttl, tos, size in ((1, 0, 10), (7, 0xB9, 20), (64, 0xB9, 5)):
             await send(either["b"], [bytes(size)], control=ControlMessage(ttl=ttl, tos=tos))
 
@@ -233,7 +233,7 @@ async def test_ttl_tos_and_sizes_are_those_that_were_sent(either: Network) -> No
 async def test_the_longest_gap_is_by_the_kernel_s_clock(autojump_clock: trio.testing.MockClock) -> None:
     with simulated() as net:
 
-        async def act(_: Kept) -> None:
+        async def act(_: Shown) -> None:
             for pause in (0.5, 2, 1):
                 await send(net["b"], [b"x"])
                 await trio.sleep(pause)
@@ -246,7 +246,7 @@ async def test_the_longest_gap_is_by_the_kernel_s_clock(autojump_clock: trio.tes
 
 
 async def test_count_stops_at_exactly_so_many(either: Network) -> None:
-    async def act(_: Kept) -> None:
+    async def act(_: Shown) -> None:
         await send(either["b"], [b"x"] * 1000)
 
     status, kept = await listening(either["a"], wanted(TO, count=7, printed_as="hex", expect=0), act)
@@ -258,7 +258,7 @@ async def test_count_stops_at_exactly_so_many(either: Network) -> None:
 async def test_what_is_queued_when_it_ends_is_counted(either: Network, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(receivers.Receiver, "run", sleep_instead)
 
-    async def act(_: Kept) -> None:
+    async def act(_: Shown) -> None:
         await send(either["b"], [b"x"] * 50)
 
     status, kept = await listening(either["a"], wanted(TO), act, interrupt=True)
@@ -271,7 +271,7 @@ async def test_rates_are_shown_in_each_interval_in_which_something_changes(
 ) -> None:
     with simulated() as net:
 
-        async def act(_: Kept) -> None:
+        async def act(_: Shown) -> None:
             await trio.sleep(0.05)
             for _ in range(20):
                 await send(net["b"], [bytes(100)])
@@ -286,7 +286,7 @@ async def test_rates_are_shown_in_each_interval_in_which_something_changes(
 async def test_another_interval_is_obeyed_and_none_is_none(autojump_clock: trio.testing.MockClock) -> None:
     with simulated() as net:
 
-        async def act(_: Kept) -> None:
+        async def act(_: Shown) -> None:
             await trio.sleep(0.5)
             for _ in range(10):
                 await send(net["b"], [bytes(100)])
@@ -307,7 +307,7 @@ async def test_of_many_flows_the_busiest_are_shown_and_all_summed_up(
         for source in sources:
             net["b"].add_address("en0", f"{source}/24")
 
-        async def act(_: Kept) -> None:
+        async def act(_: Shown) -> None:
             for number, source in enumerate(sources, 1):
                 for _ in range(2):
                     await send(net["b"], [b"x"] * number, source=source)
@@ -327,7 +327,7 @@ async def test_flows_beyond_the_bound_are_counted_and_told_of(
     with simulated() as net:
         net["b"].add_address("en0", "198.18.0.22/24")
 
-        async def act(_: Kept) -> None:
+        async def act(_: Shown) -> None:
             for source in ("198.18.0.2", "198.18.0.22"):
                 await send(net["b"], [b"x"] * 3, source=source)
 
@@ -341,7 +341,7 @@ async def test_flows_beyond_the_bound_are_counted_and_told_of(
 async def test_a_flow_that_stops_and_comes_back_is_told_of(autojump_clock: trio.testing.MockClock) -> None:
     with simulated() as net:
 
-        async def act(kept: Kept) -> None:
+        async def act(kept: Shown) -> None:
             for _ in range(20):
                 await send(net["b"], [b"x"])
                 await trio.sleep(0.2)
@@ -363,7 +363,7 @@ async def test_a_flow_that_stops_and_comes_back_is_told_of(autojump_clock: trio.
 async def test_only_the_sources_that_are_asked_for_are_heard(mode: str, either: Network) -> None:
     either["b"].add_address("en0", "198.18.0.22/24")
 
-    async def act(_: Kept) -> None:
+    async def act(_: Shown) -> None:
         for source in ("198.18.0.2", "198.18.0.22"):
             await send(either["b"], [b"x"] * 4, source=source)
 
@@ -382,7 +382,7 @@ async def test_only_the_sources_that_are_asked_for_are_heard(mode: str, either: 
 async def test_an_interface_that_comes_later_is_joined_and_told_of(either: Network) -> None:
     host = either["a"]
 
-    async def act(kept: Kept) -> None:
+    async def act(kept: Shown) -> None:
         await send(either["b"], [b"x"], interface="en0")
         host.attach(0, "en7", "198.18.0.7/24")
         await kept.wait_for(Joined)
@@ -403,7 +403,7 @@ async def test_an_interface_that_comes_later_is_joined_and_told_of(either: Netwo
 async def test_a_flow_goes_on_under_the_name_of_an_interface_that_is_made_anew(either: Network) -> None:
     host = either["a"]
 
-    async def act(kept: Kept) -> None:
+    async def act(kept: Shown) -> None:
         await send(either["b"], probes(range(3)))
         host.detach("en0")
         await kept.wait_for(Left)
@@ -422,7 +422,7 @@ def test_an_interface_whose_name_nobody_knows_has_its_number() -> None:
 async def test_loopback_is_joined_by_name(either: Network) -> None:
     host = either["a"]
 
-    async def act(_: Kept) -> None:
+    async def act(_: Shown) -> None:
         await send(host, [b"x"], interface="lo")
 
     status, kept = await listening(host, wanted(TO, interfaces=("lo",), count=1), act)
@@ -433,7 +433,7 @@ async def test_loopback_is_joined_by_name(either: Network) -> None:
 async def test_an_alternative_name_is_as_good(cable: Lab) -> None:
     cable["a"].ip("link", "property", "add", "dev", "en0", "altname", "uplink-of-the-house")
 
-    async def act(_: Kept) -> None:
+    async def act(_: Shown) -> None:
         await send(cable["b"], [b"x"])
 
     _, kept = await listening(cable["a"], wanted(TO, interfaces=("uplink-of-the-house",), count=1), act)
@@ -444,7 +444,7 @@ async def test_an_alternative_name_is_as_good(cable: Lab) -> None:
 async def test_a_refused_join_names_interface_and_reason(either: Network) -> None:
     either["a"].set_sysctl("net.ipv4.igmp_max_memberships", 1)
 
-    async def act(_: Kept) -> None:
+    async def act(_: Shown) -> None:
         await trio.lowlevel.checkpoint()
 
     _, kept = await listening(either["a"], wanted(TO), act, interrupt=True)
@@ -456,10 +456,10 @@ async def test_a_refused_join_names_interface_and_reason(either: Network) -> Non
 
 @pytest.mark.parametrize("count", [1, 100])
 async def test_a_full_disk_ends_it_with_the_summary_and_the_file_s_name(count: int, either: Network) -> None:
-    async def act(_: Kept) -> None:
+    async def act(_: Shown) -> None:
         await send(either["b"], [bytes(1000)] * count)
 
-    kept, refusals = Kept(), []
+    kept, refusals = Shown(), []
 
     async def run() -> None:
         what = wanted(TO, pcap=Path("/dev/full"), every=0.05, seconds=30)
@@ -479,7 +479,7 @@ async def test_a_full_disk_ends_it_with_the_summary_and_the_file_s_name(count: i
 async def test_a_capture_can_be_read_while_it_grows(tmp_path: Path, either: Network, eventually: Eventually) -> None:
     path = tmp_path / "heard.pcap"
 
-    async def act(_: Kept) -> None:
+    async def act(_: Shown) -> None:
         assert list(read_capture(path)) == []
         await send(either["b"], [b"one", b"two"])
         await eventually(lambda: [each.packet[28:] for each in read_capture(path)] == [b"one", b"two"])
@@ -494,7 +494,7 @@ async def test_without_any_interface_it_waits_and_says_so(autojump_clock: trio.t
     with simulate() as net:
         host = net.host("a")
 
-        async def act(_: Kept) -> None:
+        async def act(_: Shown) -> None:
             await trio.lowlevel.checkpoint()
 
         status, kept = await listening(host, wanted(TO, f"{OTHER}:1", seconds=4), act)
@@ -519,7 +519,7 @@ async def test_the_status_says_whether_each_group_delivered(
 ) -> None:
     with simulated() as net:
 
-        async def act(_: Kept) -> None:
+        async def act(_: Shown) -> None:
             await send(net["b"], [b"x"] * 5)
 
         status, kept = await listening(net["a"], wanted(TO, f"{OTHER}:5000", seconds=4, **options), act)
@@ -532,7 +532,7 @@ async def test_the_status_says_whether_each_group_delivered(
 
 
 async def test_a_group_without_a_port_is_heard_on_every_port(either: Network) -> None:
-    async def act(_: Kept) -> None:
+    async def act(_: Shown) -> None:
         await send(either["b"], probes([0, 1, 3]), to=f"{GROUP}:5000")
         await send(either["b"], [b"abc", b""], to=f"{GROUP}:6000")
         await send(either["b"], [b"x"], to=f"{OTHER}:6000")
@@ -545,7 +545,7 @@ async def test_a_group_without_a_port_is_heard_on_every_port(either: Network) ->
 
 
 async def test_what_has_no_udp_header_is_no_datagram(either: Network) -> None:
-    async def act(_: Kept) -> None:
+    async def act(_: Shown) -> None:
         async with either["b"].call(functools.partial(open_ip, 17)) as conn:
             conn.multicast_interface = "en0"
             for octets in (b"short", bytes.fromhex("0001138800050000"), bytes.fromhex("0001138800ff0000")):
@@ -560,13 +560,13 @@ async def test_without_privilege_a_port_is_asked_for(autojump_clock: trio.testin
     with simulate() as net:
         host = net.host("a", privileged=False)
         with pytest.raises(PermissionError, match=r"239\.1\.2\.3:5000, or run as root"):
-            await host.run(functools.partial(session.listen, Kept(), wanted(GROUP)))
+            await host.run(functools.partial(session.listen, Shown(), wanted(GROUP)))
 
 
 async def test_unicast_to_the_port_stays_with_the_program_that_has_it(cable: Lab) -> None:
     async with cable["a"].call(open_udp, "0.0.0.0", 5000, share_port=True) as program:
 
-        async def act(_: Kept) -> None:
+        async def act(_: Shown) -> None:
             await send(cable["b"], [b"for the program"], to="198.18.0.1:5000")
             with trio.fail_after(20):
                 assert (await program.receive()).payload == b"for the program"
@@ -583,7 +583,7 @@ async def test_a_buffer_that_the_kernel_caps_warns_only_if_it_was_asked_for() ->
     with simulate() as net:
         host = net.host("a", privileged=False)
 
-        async def act(_: Kept) -> None:
+        async def act(_: Shown) -> None:
             await trio.lowlevel.checkpoint()
 
         _, kept = await listening(host, wanted(TO), act, interrupt=True)
@@ -595,7 +595,7 @@ async def test_a_buffer_that_the_kernel_caps_warns_only_if_it_was_asked_for() ->
 async def test_drops_are_told_of_while_it_runs(cable: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(receivers.Receiver, "run", sleep_instead)
 
-    async def act(kept: Kept) -> None:
+    async def act(kept: Shown) -> None:
         await send(cable["b"], [bytes(1000)] * 100)
         await kept.wait_for(Dropped)
 
@@ -612,5 +612,5 @@ async def test_an_impossible_buffer_leaves_no_socket_behind(cable: Lab) -> None:
 
     before = sockets()
     with pytest.raises(ValueError, match="receive_buffer_size"):
-        await cable["a"].run(functools.partial(session.listen, Kept(), wanted(TO, buffer=1 << 40)))
+        await cable["a"].run(functools.partial(session.listen, Shown(), wanted(TO, buffer=1 << 40)))
     assert sockets() == before

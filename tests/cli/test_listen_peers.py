@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
-from support.listening import Kept, as_cables, listening, wanted
+from support.listening import Shown, as_cables, listening, wanted
 from trio_ipv4._cli.listen.records import DatagramShown, FlowTotal, Summary
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ async def test_iperf_s_datagrams_are_counted_as_it_reports_them(cable: Lab) -> N
     reports = []
     await count(cable["a"], 5000)
 
-    async def act(_: Kept) -> None:
+    async def act(_: Shown) -> None:
         # Without a server it asks ten times for a report, with the last datagram.
         client = ["iperf", "-c", GROUP, "-u", "-p", "5000", "-n", "147000", "-l", "1470", "-b", "10M", "-T", "3"]
         reports.append(await run(cable["b"], *client))
@@ -86,7 +86,7 @@ async def test_iperf_s_datagrams_are_counted_as_it_reports_them(cable: Lab) -> N
 
 @needs("socat")
 async def test_socat_s_datagrams_are_shown_as_it_sent_them(cable: Lab) -> None:
-    async def act(_: Kept) -> None:
+    async def act(_: Shown) -> None:
         for text in (b"hello", b"from socat\n"):
             await run(cable["b"], "socat", "-u", "STDIN", f"UDP4-DATAGRAM:{TO},ip-multicast-ttl=7", stdin=text)
 
@@ -100,7 +100,7 @@ async def test_the_rtp_of_ffmpeg_is_recognised_and_what_the_network_loses_is_los
     host = cable["a"]
     await count(host, 5004, LOSS if loses else "")
 
-    async def act(_: Kept) -> None:
+    async def act(_: Shown) -> None:
         tone = ["-re", "-f", "lavfi", "-i", "sine=sample_rate=44100", "-t", "1.5", "-c:a", "pcm_s16be"]
         target = f"rtp://{GROUP}:5004?localaddr=198.18.0.2"
         await run(cable["b"], "ffmpeg", "-nostdin", "-loglevel", "error", *tone, "-f", "rtp", target)

@@ -21,6 +21,7 @@ import trio
 import trio.lowlevel
 import trio.testing
 
+from support.records import Kept
 from support.terminal import on_terminal
 from trio_ipv4 import ControlMessage, Datagram, Header, _cli, open_udp
 from trio_ipv4._cli.ping.asking import ask
@@ -47,7 +48,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
 
     from conftest import AsNobody, Eventually, WaitUntil
-    from trio_ipv4._cli.output import Record, Row
     from trio_ipv4.testing import Host, Lab, LabHost, SimulatedNetwork
 
 COMMAND = [sys.executable, "-m", "trio_ipv4", "ping"]
@@ -61,20 +61,8 @@ DEADLINE = 60
 needs_lab = pytest.mark.usefixtures("needs_lab")
 
 
-class Collected:
-    """An output that keeps the records."""
-
-    def __init__(self) -> None:
-        self.records: list[Record] = []
-
-    def show(self, record: Record) -> None:
-        self.records.append(record)
-
-    def table(self, rows: Sequence[Row]) -> None:
-        self.records.extend(rows)
-
-    def live(self) -> Any:
-        raise NotImplementedError
+class Collected(Kept):
+    """What was shown."""
 
     def of(self, kind: type[Any]) -> list[Any]:
         return [record for record in self.records if isinstance(record, kind)]

@@ -25,6 +25,7 @@ import trio
 import trio.testing
 from cyclopts import CycloptsError
 
+from support.records import Kept
 from support.wire import fields_of, need_tshark
 from trio_ipv4 import _cli, open_udp
 from trio_ipv4._cli.arguments import Destination, Rate
@@ -37,12 +38,11 @@ from trio_ipv4._cli.send.streams import read
 from trio_ipv4.testing import simulate
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Sequence
+    from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
     from conftest import AsNobody, Eventually
     from trio_ipv4 import PacketConn
-    from trio_ipv4._cli.output import Record
     from trio_ipv4.testing import Host, Lab, LabHost
 
 GROUP, PORT = "239.1.2.3", 5000
@@ -50,21 +50,8 @@ COMMAND = [sys.executable, "-m", "trio_ipv4", "send"]
 PROBE = struct.Struct("!8sIQQ")
 
 
-class Notes:
-    """An output that keeps the records."""
-
-    def __init__(self) -> None:
-        self.records: list[Record] = []
-
-    def show(self, record: Record) -> None:
-        self.records.append(record)
-
-    def table(self, rows: Sequence[Record]) -> None:
-        self.records += rows
-
-    @contextlib.contextmanager
-    def live(self) -> Iterator[Any]:
-        yield self.table
+class Notes(Kept):
+    """What was shown, as dictionaries."""
 
     def of(self, event: str) -> list[dict[str, Any]]:
         return [attrs.asdict(each) for each in self.records if each.event == event]

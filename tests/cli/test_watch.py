@@ -22,6 +22,7 @@ import pytest
 import trio
 
 from support.igmp_script import ALL_ROUTERS, ALL_SYSTEMS, Speaker, make_hub, packet
+from support.records import Kept
 from trio_ipv4 import (
     Header,
     IGMPLeave,
@@ -44,12 +45,10 @@ from trio_ipv4._cli.watch.show import Options
 from trio_ipv4.testing import igmp_groups
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
-    from contextlib import AbstractContextManager
+    from collections.abc import AsyncIterator
 
     from conftest import AsNobody, Eventually
     from trio_ipv4 import IGMPMessage
-    from trio_ipv4._cli.output import Record, Row
     from trio_ipv4.testing import Lab, LabHost
 
 GENERAL = IGMPQuery(robustness=2, query_interval=125)
@@ -60,20 +59,8 @@ DEADLINE = 60
 PLAIN = {key: value for key, value in os.environ.items() if key not in {"COLUMNS", "FORCE_COLOR", "NO_COLOR"}}
 
 
-class Told:
-    """An output that keeps what it is shown."""
-
-    def __init__(self) -> None:
-        self.records: list[Any] = []
-
-    def show(self, record: Record) -> None:
-        self.records.append(record)
-
-    def table(self, rows: Sequence[Row]) -> None:
-        self.records += rows
-
-    def live(self) -> AbstractContextManager[Callable[[Sequence[Row]], None]]:
-        return contextlib.nullcontext(self.table)
+class Told(Kept):
+    """What was shown."""
 
     def of(self, event: str) -> list[Any]:
         return [each for each in self.records if each.event == event]

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import signal
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import trio
 
+from support.records import Kept
 from trio_ipv4._cli.arguments import read_group_port
 from trio_ipv4._cli.listen.records import Started
 from trio_ipv4._cli.listen.session import Wanted, listen
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Sequence
+    from collections.abc import Awaitable, Callable
 
-    from trio_ipv4._cli.output import Record, Redraw, Row
+    from trio_ipv4._cli.output import Record
     from trio_ipv4.testing import Host, Lab
 
 R = TypeVar("R")
@@ -24,24 +24,16 @@ PATIENCE = 30
 """Seconds: no measure of anything, but an end."""
 
 
-class Kept:
-    """An output that keeps the records."""
+class Shown(Kept):
+    """What was shown; a task can wait for it."""
 
     def __init__(self) -> None:
-        self.records: list[Any] = []
+        super().__init__()
         self._lot = trio.lowlevel.ParkingLot()
 
     def show(self, record: Record) -> None:
-        self.records.append(record)
+        super().show(record)
         self._lot.unpark_all()
-
-    def table(self, rows: Sequence[Row]) -> None:
-        self.records += rows
-        self._lot.unpark_all()
-
-    @contextlib.contextmanager
-    def live(self) -> Iterator[Redraw]:
-        yield self.table
 
     def of(self, kind: type[R]) -> list[R]:
         """Return the records of just this kind."""
@@ -60,8 +52,8 @@ def wanted(*groups: str, **options: Any) -> Wanted:
 
 
 async def listening(
-    host: Host, what: Wanted, act: Callable[[Kept], Awaitable[object]], *, interrupt: bool = False
-) -> tuple[int, Kept]:
+    host: Host, what: Wanted, act: Callable[[Shown], Awaitable[object]], *, interrupt: bool = False
+) -> tuple[int, Shown]:
     """Listen on a host, act once it has joined, and return the exit status with what was shown.
 
     Args:
@@ -70,7 +62,7 @@ async def listening(
         act: What happens meanwhile.
         interrupt: Whether Ctrl-C comes then. Otherwise it ends by itself.
     """
-    kept = Kept()
+    kept = Shown()
     statuses: list[int] = []
 
     async def run() -> None:

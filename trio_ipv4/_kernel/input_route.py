@@ -45,10 +45,10 @@ def input_route(interface: InterfaceLike, source: AddressLike, destination: Addr
     224.0.0.1, which every interface has joined: if that is refused, too, it is the source (`rp_filter`, or an address
     that can't come from there); if not, it is the membership or its filter. The firewall is not asked.
 
-    It is about the memberships of the interface, those of all sockets merged, not of one socket. Whether the interface
-    is up is not asked. It speaks of the
-    current network namespace. Linux; it needs no privilege, and nothing is sent. On a multicast router the kernel asks
-    the routing daemon for a route that it lacks, as it does for a datagram.
+    It asks about the memberships of the interface, merged from all sockets, not about one socket. It does not ask
+    whether the interface is up. It concerns the current network namespace. Linux; no privilege is needed, and nothing
+    is sent. On a multicast router the kernel asks the routing daemon for a route that it lacks, as it does for a
+    datagram. (rtnetlink(7): RTM_GETROUTE with RTA_IIF.)
 
     Args:
         interface: Where the datagram comes in.
@@ -64,19 +64,20 @@ def input_route(interface: InterfaceLike, source: AddressLike, destination: Addr
     """
     sender, receiver = to_address(source, "source"), to_address(destination, "destination")
     system = current_system()
+    order = system.platform.byte_order
     with contextlib.closing(open_netlink(system, 0)) as asking:
         with contextlib.closing(system.socket(structs.AF_INET, structs.SOCK_DGRAM, 0)) as socket:
             index = resolve(socket, interface)
         if index is None:
             raise TypeError("interface must be an Interface, a name, an index or an IPv4Address, got None")
-        asking.sendto(input_route_request(_SEQUENCE, index, sender, receiver, system.platform.byte_order), (KERNEL, 0))
+        asking.sendto(input_route_request(_SEQUENCE, index, sender, receiver, order), (KERNEL, 0))
         # The kernel has put its answer into the queue when sending returns. A multicast router that has no route yet
         # leaves attributes behind the end of the message (`rt_fill_info` in net/ipv4/route.c).
         octets: bytes | tuple[object, ...] | None = ()
         while isinstance(octets, tuple):
             octets = receive(asking)
     assert octets is not None
-    (answer,) = parse_messages(octets[: int.from_bytes(octets[:4], system.platform.byte_order)])
+    (answer,) = parse_messages(octets[: int.from_bytes(octets[:4], order)], order)
     if isinstance(answer, Route):
         return InputRoute.LOCAL if answer.is_local else InputRoute.FORWARD
     assert isinstance(answer, Failure)

@@ -4,6 +4,7 @@
 #
 #   __init__           the command, and what its options mean together
 #   asking, serving    the two sides: who asks, and who answers
+#   remarks            what is said of what goes wrong
 #   records            what is shown
 #   plan               what to ask
 #   allowance          how many requests are answered

@@ -47,6 +47,7 @@ from trio_ipv4._cli.ping.records import (
     ResponderFound,
     Statistics,
 )
+from trio_ipv4._cli.ping.remarks import Remarks
 from trio_ipv4._cli.ping.statistics import KINDS, Book, Figures, Finding
 
 if TYPE_CHECKING:
@@ -64,8 +65,6 @@ STATUSES: Final = {
 _LONGEST_IN_QUEUE: Final = 1.0
 """In seconds. An answer that seems to have lain in the socket for longer was stamped by a clock that has been set."""
 _NUMBERS: Final = 1 << 32
-_REMARKS: Final = 8
-"""How many remarks are made at most on what goes wrong, each once."""
 
 
 async def ask(output: Output, asking: Asking) -> int:
@@ -88,7 +87,7 @@ class _Client:
         self._errors = 0
         self._ignored = 0
         self._known: Final[set[IPv4Address]] = set()
-        self._told: Final[set[str]] = set()
+        self._remarks: Final = Remarks(output, "There is more like this. It is not told, but counted.")
         self._names: frozenset[str] = frozenset(asking.interfaces)
         """Of the interfaces to join on; none: all that can hear multicast."""
         self._last_answers = trio.CancelScope()
@@ -184,7 +183,7 @@ class _Client:
         """Give up if the join that all depends on is refused at the start."""
         if not self._is_joined and not self._asking.target.is_multicast:
             raise error
-        self._tell_once(f"Not joined on {interface.name}: {reason_of(error)}")
+        self._remarks.tell(f"Not joined on {interface.name}: {reason_of(error)}")
 
     @property
     def _limits(self) -> dict[str, Any]:
@@ -239,7 +238,7 @@ class _Client:
             # Nowhere: then one of the refusals is the error, or that nothing matched.
             raise next(iter(refusals.values()), self._no_interface())
         for name, error in refusals.items():
-            self._tell_once(f"Not asked on {name}: {reason_of(error)}")
+            self._remarks.tell(f"Not asked on {name}: {reason_of(error)}")
 
     # Answers
 
@@ -259,7 +258,7 @@ class _Client:
             return False
         if not self._asking.target.is_multicast and address != self._asking.target:
             words = f"{address} has answered, which was not asked. Does {self._asking.target} belong to it?"
-            self._tell_once(words)
+            self._remarks.tell(words)
             return False
         kind = "multicast" if facts.dst is not None and facts.dst.is_multicast else "unicast"
         at = trio.current_time() - time_in_queue(facts.timestamp_ns)
@@ -305,14 +304,6 @@ class _Client:
         self._output.show(
             Answer(number, teller, "error", None, None, None, None, late=False, duplicate=False, error=words)
         )
-
-    def _tell_once(self, words: str) -> None:
-        """Tell of the first few; anybody may send an answer, under any address."""
-        if words in self._told or len(self._told) > _REMARKS:
-            return
-        self._told.add(words)
-        more = "There is more like this. It is not told, but counted."
-        self._output.show(Hint(words if len(self._told) <= _REMARKS else more))
 
     def _to_row(self, figures: Figures) -> Statistics:
         first = None if figures.first is None else figures.first - self._joined

@@ -35,7 +35,7 @@ from trio_ipv4 import (
 )
 from trio_ipv4._cli.arguments import is_named
 from trio_ipv4._cli.ends import Status, until_stopped
-from trio_ipv4._cli.output import Output
+from trio_ipv4._cli.output import Output, reason_of
 from trio_ipv4._cli.ping.allowance import Allowance
 from trio_ipv4._cli.ping.protocol import (
     ANSWER_TTL,
@@ -47,13 +47,12 @@ from trio_ipv4._cli.ping.protocol import (
     may_answer_in,
     parse_message,
 )
-from trio_ipv4._cli.ping.records import ClientCame, Hint, ServingStarted, ServingSummary
+from trio_ipv4._cli.ping.records import ClientCame, ServingStarted, ServingSummary
+from trio_ipv4._cli.ping.remarks import Remarks
 
 _FACTS: Final = ControlFlags.DST | ControlFlags.INTERFACE
 _CLIENTS: Final = 1024
 """How many clients are remembered."""
-_REMARKS: Final = 8
-"""How many remarks are made at most on what is not done, each once."""
 _IN_A_PACKET: Final = 1472
 """Octets of UDP payload that Ethernet carries in a packet: 1500 (RFC 894) without an IP and a UDP header."""
 
@@ -99,7 +98,8 @@ class _Responder:
         self._allowance: Final = Allowance(serving.limit, self._begun)
         self._interfaces: Final[dict[int, Interface]] = {}
         self._clients: Final[OrderedDict[tuple[str, int], None]] = OrderedDict()
-        self._told: Final[set[object]] = set()
+        more = "There is more that is not done for strangers. It is not told, but counted."
+        self._remarks: Final = Remarks(output, more)
         self._came = self._requests = self._by_unicast = self._by_multicast = 0
         self._ignored = self._over_limit = self._refused = self._drops = 0
 
@@ -171,7 +171,7 @@ class _Responder:
         if not self._allowance.take(trio.current_time(), -(-len(octets) // _IN_A_PACKET)):
             self._over_limit += 1
             limit = self._serving.limit
-            self._tell_once("limit", f"More than {limit} requests in a second: the rest is not answered (--limit).")
+            self._remarks.tell(f"More than {limit} requests in a second: the rest is not answered (--limit).")
             return
         group = request.group or DEFAULT_GROUP
         may = may_answer_in(group, self._groups)
@@ -217,7 +217,7 @@ class _Responder:
         self._output.show(ClientCame(IPv4Address(address), port, facts.dst, name, group, may, size))
         if not may:
             words = f"Multicast to {group} is not for strangers to ask for: allow it by '--serve {group}'."
-            self._tell_once(group, words)
+            self._remarks.tell(words)
 
     def _way(self, asked: ControlMessage) -> ControlMessage:
         """Return from which address, and on which interface, multicast answers go: the address that was asked.
@@ -236,16 +236,9 @@ class _Responder:
             await conn.send(answer)
         except OSError as error:
             self._refused += 1
-            self._tell_once(error.errno, f"Not answered: {error.strerror or error}")
+            self._remarks.tell(f"Not answered: {reason_of(error)}", about=error.errno)
             return False
         return True
-
-    def _tell_once(self, what: object, words: str) -> None:
-        if what in self._told or len(self._told) > _REMARKS:
-            return
-        self._told.add(what)
-        more = "There is more that is not done for strangers. It is not told, but counted."
-        self._output.show(Hint(words if len(self._told) <= _REMARKS else more))
 
 
 @contextlib.asynccontextmanager

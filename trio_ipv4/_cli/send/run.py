@@ -75,6 +75,7 @@ def _cutter(what: FileGiven) -> Lines | Pieces:
 
 
 async def _hurry_at_the_end(senders: Sequence[Sender]) -> None:
+    """Set the end of the last batches: they are shielded, and see no cancellation. This task does."""
     try:
         await trio.sleep_forever()
     finally:

@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 
 from support.records import Kept
 from support.terminal import on_terminal
-from trio_ipv4._cli import groups, netlink
-from trio_ipv4._cli.groups import diag, foreign, processes, report, witness
+from trio_ipv4._cli import diag, foreign, groups, netlink, processes
+from trio_ipv4._cli.groups import report, witness
 from trio_ipv4._cli.groups.records import GroupListed, NobodyThere, ProcessShown, SocketShown, Summary
 from trio_ipv4._cli.kernel_tables import read_groups, read_source_counts
 from trio_ipv4._cli.merge import Filter, merge

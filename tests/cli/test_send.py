@@ -29,9 +29,9 @@ from support.records import Kept
 from support.wire import fields_of, need_tshark
 from trio_ipv4 import _cli, open_udp
 from trio_ipv4._cli.arguments import Destination, Rate
+from trio_ipv4._cli.route import Way
 from trio_ipv4._cli.send import sender
 from trio_ipv4._cli.send.plan import FileGiven, PayloadGiven, Plan, ProbesWanted
-from trio_ipv4._cli.send.route import Way
 from trio_ipv4._cli.send.run import main
 from trio_ipv4._cli.send.sender import Sender
 from trio_ipv4._cli.send.streams import read

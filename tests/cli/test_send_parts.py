@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 from trio_ipv4._cli.arguments import Rate
 from trio_ipv4._cli.probe import parse_probe
+from trio_ipv4._cli.route import Way, marshal_request, parse_answer
 from trio_ipv4._cli.send.pacing import PATIENCE, Lateness, Pacer
 from trio_ipv4._cli.send.payloads import Lines, Pieces, Probes
 from trio_ipv4._cli.send.records import Start, Summary, bits, duration, per_second, reach, refused
-from trio_ipv4._cli.send.route import Way, marshal_request, parse_answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable

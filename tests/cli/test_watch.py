@@ -37,6 +37,7 @@ from trio_ipv4 import (
     open_raw,
     open_udp,
 )
+from trio_ipv4._cli import packet_socket
 from trio_ipv4._cli.capture import CaptureWriter
 from trio_ipv4._cli.ends import Status
 from trio_ipv4._cli.kernel_tables import read_memberships
@@ -627,7 +628,7 @@ def test_a_socket_that_can_t_be_set_up_is_closed(hub: Lab, monkeypatch: pytest.M
         raise OSError(12, "Cannot allocate memory")
 
     monkeypatch.setattr(socket, "socket", make)
-    monkeypatch.setattr(wire, "_attach", refuse)
+    monkeypatch.setattr(packet_socket, "_attach", refuse)
     with pytest.raises(OSError, match="Cannot allocate memory"):
         hub["a"].call(wire.open_wire)
     assert made[0].fileno() == -1

@@ -9,6 +9,11 @@ is run is imported.
 #   __init__       the commands, and how errors are told
 #   demo, groups, interfaces, lab, listen, ping, send, watch
 #                  a module, or a folder, for each command: they know nothing of each other
+#   foreign        a socket of another process, through a duplicate of its descriptor
+#   processes      which process holds which socket, by /proc
+#   diag           the sockets of everybody, by sock_diag
+#   route          which way the kernel's routes lead
+#   packet_socket  what comes in and goes out on the wire
 #   kernel_tables  the kernel's memberships, read from /proc/net
 #   interface_facts        the facts of an interface that records have
 #   capture        files of packets

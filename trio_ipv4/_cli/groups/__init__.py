@@ -6,9 +6,6 @@
 #   report      rows and summary, from the tables and from what the sockets said
 #   records     what is shown
 #   witness     asks the sockets, and tells suspects from members
-#   foreign     a socket of another process, through a duplicate of its descriptor
-#   processes   which process holds which socket, by /proc
-#   diag        the sockets of everybody, by sock_diag
 
 from __future__ import annotations
 

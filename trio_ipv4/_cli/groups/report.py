@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 from trio_ipv4 import Interface, interfaces
-from trio_ipv4._cli.groups.processes import describe
 from trio_ipv4._cli.groups.records import GroupListed, ProcessShown, SocketShown, Summary
 from trio_ipv4._cli.kernel_tables import read_groups, read_source_counts
 from trio_ipv4._cli.merge import EVERYBODY, Filter, merge
+from trio_ipv4._cli.processes import describe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence

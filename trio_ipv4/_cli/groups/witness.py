@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 import attrs
 
-from trio_ipv4._cli.groups.diag import Listed, list_sockets
-from trio_ipv4._cli.groups.foreign import Question, classes_of, duplicate, most_memberships
-from trio_ipv4._cli.groups.processes import Held, Socket, find_sockets, shares_network, user_name
+from trio_ipv4._cli.diag import Listed, list_sockets
+from trio_ipv4._cli.foreign import Question, classes_of, duplicate, most_memberships
 from trio_ipv4._cli.netlink import network_of
+from trio_ipv4._cli.processes import Held, Socket, find_sockets, shares_network, user_name
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence

@@ -5,7 +5,6 @@
 # records   what there is to show
 # streams   files and standard input, read as they come
 # payloads  where payloads come from; pure
-# route     which way the kernel's routes lead
 # plan      what the command line asks for; pure
 # pacing    when each datagram is due, and how late it was; pure
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Final, TypeVar, final
 import trio
 
 from trio_ipv4 import Interface, PartialSendError, PathMTUDiscovery, interface_by_index, interface_by_name, open_udp
+from trio_ipv4._cli.route import Way, find_way
 from trio_ipv4._cli.send.pacing import Lateness, Pacer
 from trio_ipv4._cli.send.plan import FileGiven, Plan
 from trio_ipv4._cli.send.records import InterfaceFacts, Start, describe, reach, refused
-from trio_ipv4._cli.send.route import Way, find_way
 
 F = TypeVar("F", bound=InterfaceFacts)
 

@@ -11,59 +11,45 @@ that, and ends it with the socket.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import socket
 import struct
-import sys
 import time
 from typing import TYPE_CHECKING, Any, Final, cast, final
 
 import attrs
 import trio
 
-from trio_ipv4 import RawInstruction, UnsupportedError
+from trio_ipv4 import RawInstruction
+from trio_ipv4._cli.packet_socket import ANCILLARY, ETH_P_ALL, ETH_P_IP, NOTHING, OUTGOING, open_packet_socket
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Self
 
-_ETH_P_ALL: Final = 3  # linux/if_ether.h: only this one shows what this host sends, too.
-_ETH_P_IP: Final = 0x0800
 _SOL_PACKET: Final = 263  # linux/socket.h
 _ADD_MEMBERSHIP: Final = 1  # PACKET_ADD_MEMBERSHIP and what follows: linux/if_packet.h
 _DROP_MEMBERSHIP: Final = 2
 _STATISTICS: Final = 6
 _ALLMULTI: Final = 2  # PACKET_MR_ALLMULTI
-_OUTGOING: Final = 4  # PACKET_OUTGOING
 _LOOPBACK: Final = 772  # ARPHRD_LOOPBACK, linux/if_arp.h
 _MEMBERSHIP_REQUEST: Final = struct.Struct("iHH8x")
 """struct packet_mreq: index, type, length of an address that is not needed."""
 _COUNTS: Final = struct.Struct("II")
 """struct tpacket_stats: packets, drops."""
-_ATTACH_FILTER: Final = 26  # SO_ATTACH_FILTER and SO_TIMESTAMPNS: asm-generic/socket.h
-_TIMESTAMPNS: Final = 35
+_TIMESTAMPNS: Final = 35  # SO_TIMESTAMPNS: asm-generic/socket.h
 _TIMESPEC: Final = struct.Struct("@ll")
 _CONTROL: Final = socket.CMSG_SPACE(_TIMESPEC.size) if hasattr(socket, "CMSG_SPACE") else 0  # Not on Windows.
-_INSTRUCTION: Final = struct.Struct("=HBBI")
-"""struct sock_filter (linux/filter.h)."""
 _LONGEST: Final = 65535
-_RCVBUFFORCE: Final = 33  # SO_RCVBUFFORCE: asm-generic/socket.h
-BUFFER: Final = 4 << 20
-"""In octets, for bursts: a query makes a whole network report within seconds."""
-_ANCILLARY: Final = 0xFFFF_F000
-"""SKF_AD_OFF (linux/filter.h): loads from here on read facts about the packet."""
-_NOTHING: Final = (RawInstruction(0x06, 0, 0, 0),)
-"""Return 0: drop the packet."""
 _IGMP: Final = (
-    RawInstruction(0x28, 0, 0, _ANCILLARY + 0),  # ldh [SKF_AD_PROTOCOL]
-    RawInstruction(0x15, 0, 6, _ETH_P_IP),  # jeq, or skip to the drop
+    RawInstruction(0x28, 0, 0, ANCILLARY + 0),  # ldh [SKF_AD_PROTOCOL]
+    RawInstruction(0x15, 0, 6, ETH_P_IP),  # jeq, or skip to the drop
     RawInstruction(0x30, 0, 0, 9),  # ldb [9]: the protocol (RFC 791 section 3.1)
     RawInstruction(0x15, 0, 4, 2),  # IGMP
-    RawInstruction(0x28, 0, 0, _ANCILLARY + 44),  # ldh [SKF_AD_VLAN_TAG]
+    RawInstruction(0x28, 0, 0, ANCILLARY + 44),  # ldh [SKF_AD_VLAN_TAG]
     RawInstruction(0x54, 0, 0, 0x0FFF),  # and: the VLAN's number; 0 is none (IEEE 802.1Q)
     RawInstruction(0x15, 0, 1, 0),
     RawInstruction(0x06, 0, 0, _LONGEST),  # ret: the packet
-    *_NOTHING,
+    *NOTHING,
 )
 STEP: Final = 500_000_000
 """In nanoseconds: a clock that differs by more than this from what it should be was set."""
@@ -173,39 +159,24 @@ def open_wire() -> Wire:
         PermissionError: CAP_NET_RAW is missing.
         UnsupportedError: This is not Linux.
     """
-    if sys.platform != "linux":
-        raise UnsupportedError("AF_PACKET", sys.platform)
-    own = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(_ETH_P_ALL))
+    own = open_packet_socket(socket.SOCK_DGRAM, ETH_P_ALL, _IGMP, _stamp_packets)
     try:
-        own.settimeout(0)
-        # What came before the program was there must not be taken for IGMP: first nothing comes, then IGMP.
-        _attach(own, _NOTHING)
-        _drain(own)
-        own.setsockopt(socket.SOL_SOCKET, _TIMESTAMPNS, 1)
-        _enlarge(own)
-        _attach(own, _IGMP)
         return Wire(own)
     except BaseException:
         own.close()
         raise
 
 
+def _stamp_packets(own: socket.socket) -> None:
+    own.setsockopt(socket.SOL_SOCKET, _TIMESTAMPNS, 1)
+
+
 def _heard(packet: bytes, control: list[tuple[int, int, bytes]], _: int, address: object) -> Heard | None:
     interface, __, kind, link, *__ = cast("tuple[Any, ...]", address)  # Python's form of sockaddr_ll.
     # What is sent on loopback comes back there.
     return (
-        None
-        if kind == _OUTGOING and link == _LOOPBACK
-        else Heard(_stamp(control), interface, packet, kind == _OUTGOING)
+        None if kind == OUTGOING and link == _LOOPBACK else Heard(_stamp(control), interface, packet, kind == OUTGOING)
     )
-
-
-def _enlarge(own: socket.socket) -> None:
-    """Give a socket a large receive buffer: with CAP_NET_ADMIN also beyond net.core.rmem_max (socket(7))."""
-    try:
-        own.setsockopt(socket.SOL_SOCKET, _RCVBUFFORCE, BUFFER)
-    except PermissionError:
-        own.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER)
 
 
 def _stamp(control: list[tuple[int, int, bytes]]) -> int:
@@ -215,18 +186,3 @@ def _stamp(control: list[tuple[int, int, bytes]]) -> int:
             seconds, nanoseconds = _TIMESPEC.unpack(data)
             return int(seconds) * 10**9 + int(nanoseconds)
     return time.time_ns()
-
-
-def _attach(own: socket.socket, program: tuple[RawInstruction, ...]) -> None:
-    octets = b"".join(_INSTRUCTION.pack(each.op, each.jt, each.jf, each.k) for each in program)
-    buffer = ctypes.create_string_buffer(octets, len(octets))
-    # struct sock_fprog (linux/filter.h): a number, and a pointer at its natural place.
-    own.setsockopt(socket.SOL_SOCKET, _ATTACH_FILTER, struct.pack("@HP", len(program), ctypes.addressof(buffer)))
-
-
-def _drain(own: socket.socket) -> None:
-    try:
-        while True:
-            own.recv(1)
-    except BlockingIOError:
-        pass

@@ -1,0 +1,1 @@
+"""`trio-ipv4 doctor`: why does this group not arrive?"""

@@ -5,7 +5,7 @@
 #   __main__, _cli, testing   the command line; the network lab: they import this door, like any stranger
 #   _serve, _follow           serve_group, follow_group: tasks in the caller's nursery
 #   _matching                 which interfaces match, as they come and go
-#   _watch                    interfaces as they come and go
+#   _watch                    interfaces, and the groups that they are in, as they come and go
 #   _conn                     connections: turns, options, memberships, traffic, errors that come back, and the ways in
 #   _kernel                   the one room that talks to the kernel; a part of it in C, where compiled
 #   _codec                    pure, and not public: rtnetlink, the steps of the explicit operations
@@ -34,6 +34,7 @@ from trio_ipv4._errors import SourceSpecificRangeWarning as SourceSpecificRangeW
 from trio_ipv4._errors import UnsupportedError as UnsupportedError
 from trio_ipv4._follow import follow_group as follow_group
 from trio_ipv4._kernel.input_route import input_route as input_route
+from trio_ipv4._kernel.memberships import host_memberships as host_memberships
 from trio_ipv4._kernel.netlink import interface_by_index as interface_by_index
 from trio_ipv4._kernel.netlink import interface_by_name as interface_by_name
 from trio_ipv4._kernel.netlink import interfaces as interfaces
@@ -57,6 +58,9 @@ from trio_ipv4._values.fields import EndpointLike as EndpointLike
 from trio_ipv4._values.group import GroupReq as GroupReq
 from trio_ipv4._values.header import Header as Header
 from trio_ipv4._values.header import HeaderFlags as HeaderFlags
+from trio_ipv4._values.host_membership import HostMembership as HostMembership
+from trio_ipv4._values.host_membership import MembershipChange as MembershipChange
+from trio_ipv4._values.host_membership import MembershipChangeKind as MembershipChangeKind
 from trio_ipv4._values.icmp import ICMPFilter as ICMPFilter
 from trio_ipv4._values.icmp import ICMPType as ICMPType
 from trio_ipv4._values.icmp_error import ICMPDestinationUnreachable as ICMPDestinationUnreachable
@@ -100,7 +104,9 @@ from trio_ipv4._values.source_filter import FilterMode as FilterMode
 from trio_ipv4._values.source_filter import SourceFilter as SourceFilter
 from trio_ipv4._values.timestamps import Timestamping as Timestamping
 from trio_ipv4._watch import InterfaceWatch as InterfaceWatch
+from trio_ipv4._watch import MembershipWatch as MembershipWatch
 from trio_ipv4._watch import watch_interfaces as watch_interfaces
+from trio_ipv4._watch import watch_memberships as watch_memberships
 
 __all__ = [
     "AddressLike",
@@ -121,6 +127,7 @@ __all__ = [
     "GroupReq",
     "Header",
     "HeaderFlags",
+    "HostMembership",
     "ICMPDestinationUnreachable",
     "ICMPEcho",
     "ICMPExtension",
@@ -154,7 +161,10 @@ __all__ = [
     "MPLSLabel",
     "MPLSLabelStack",
     "Membership",
+    "MembershipChange",
+    "MembershipChangeKind",
     "MembershipWarning",
+    "MembershipWatch",
     "NoInterfaceWarning",
     "OtherControl",
     "PacketConn",
@@ -174,6 +184,7 @@ __all__ = [
     "UnreachableCode",
     "UnsupportedError",
     "follow_group",
+    "host_memberships",
     "input_route",
     "interface_by_index",
     "interface_by_name",
@@ -191,4 +202,5 @@ __all__ = [
     "serve_group",
     "serve_interfaces",
     "watch_interfaces",
+    "watch_memberships",
 ]

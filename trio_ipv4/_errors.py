@@ -46,7 +46,7 @@ def _parse_error(message: str, offset: int) -> ParseError:
 class UnsupportedError(NotImplementedError):
     """Raised when the platform has no such `option`: its name, or that of a call, in the kernel's headers.
 
-    `platform` is `sys.platform`.
+    `platform` is `sys.platform`, or says which kernels lack it, such as "Linux before 6.15".
     """
 
     def __init__(self, option: str, platform: str) -> None:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Final, NoReturn, final
 
 import trio
 
+from trio_ipv4._conn.interface_feed import open_interface_feed
 from trio_ipv4._conn.memberships import Memberships
-from trio_ipv4._conn.monitor import Feed
 from trio_ipv4._conn.turns import require_trio, soon
 from trio_ipv4._conn.where import InterfacePredicate, can_hear_multicast, require_predicate
 from trio_ipv4._kernel import namespaces
@@ -78,7 +78,7 @@ async def follow_group(
     require_predicate(where)
     require_refusal_handler(on_refusal)
     address, wanted = to_group(group, "group"), to_sources(sources)
-    with contextlib.closing(Feed(current_system())) as feed:
+    with contextlib.closing(open_interface_feed(current_system())) as feed:
         conn._require_open()
         if not namespaces.are_same(conn._socket, feed.socket):
             raise ValueError("conn belongs to another network namespace than the one that is current")

@@ -16,7 +16,7 @@ from trio_ipv4._values.interface import IPV4_MIN_MTU, InterfaceChangeKind
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from trio_ipv4._conn.monitor import Feed
+    from trio_ipv4._conn.interface_feed import InterfaceFeed
     from trio_ipv4._conn.where import InterfacePredicate
     from trio_ipv4._values.interface import Interface, InterfaceChange
 
@@ -50,7 +50,7 @@ class Matching:
         by_address: Whether an interface whose addresses change is another one.
     """
 
-    def __init__(self, feed: Feed, where: InterfacePredicate, *, by_address: bool = False) -> None:
+    def __init__(self, feed: InterfaceFeed, where: InterfacePredicate, *, by_address: bool = False) -> None:
         self._feed: Final = feed
         self._where: Final = where
         self._by_address: Final = by_address
@@ -93,7 +93,7 @@ class Matching:
 class Refusals:
     """The interfaces that match and refused. Each is told of once for each reason, and tried again."""
 
-    def __init__(self, feed: Feed, on_refusal: RefusalHandler) -> None:
+    def __init__(self, feed: InterfaceFeed, on_refusal: RefusalHandler) -> None:
         self._feed: Final = feed
         self._on_refusal: Final = on_refusal
         self._told: Final[dict[int, int | None]] = {}

@@ -13,7 +13,7 @@ import trio
 
 from trio_ipv4._conn import switches
 from trio_ipv4._conn.conn import Conn
-from trio_ipv4._conn.monitor import Feed
+from trio_ipv4._conn.interface_feed import InterfaceFeed, open_interface_feed
 from trio_ipv4._conn.open import open_udp
 from trio_ipv4._conn.turns import require_trio
 from trio_ipv4._conn.where import InterfacePredicate, can_hear_multicast, require_predicate
@@ -103,7 +103,7 @@ async def serve_interfaces(
     _require_handler(handler)
     _require_opener(open_connection)
     by_address = to_bool(restart, "restart")
-    with contextlib.closing(Feed(current_system())) as feed:
+    with contextlib.closing(open_interface_feed(current_system())) as feed:
         matching = Matching(feed, where, by_address=by_address)
         first = await matching.begin()
         with contextlib.ExitStack() as opened:
@@ -230,7 +230,7 @@ class _Fanout(Generic[ClosableT]):
 
     def __init__(
         self,
-        feed: Feed,
+        feed: InterfaceFeed,
         handler: Callable[[ClosableT, Interface], Awaitable[object]],
         open_connection: Callable[[Interface], ClosableT],
         refusals: Refusals,

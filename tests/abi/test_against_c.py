@@ -34,6 +34,7 @@ INCLUDES = """
 #include <linux/errqueue.h>
 #include <linux/net_tstamp.h>
 #include <linux/icmp.h>
+#include <linux/netlink.h>
 #include <linux/udp.h>
 """
 COMPILER = os.environ.get("CC", "cc")
@@ -41,7 +42,14 @@ pytestmark = pytest.mark.skipif(
     sys.platform != "linux" or shutil.which(COMPILER) is None, reason="no Linux with a C compiler here"
 )
 
-LEVELS = {"IP_": "IPPROTO_IP", "MC": "IPPROTO_IP", "SO_": "SOL_SOCKET", "UDP": "IPPROTO_UDP", "ICM": "255"}
+LEVELS = {
+    "IP_": "IPPROTO_IP",
+    "MC": "IPPROTO_IP",
+    "SO_": "SOL_SOCKET",
+    "UDP": "IPPROTO_UDP",
+    "ICM": "255",
+    "NET": "SOL_NETLINK",
+}
 GROUP = IPv4Address("239.1.2.3").packed
 SOURCE = IPv4Address("192.0.2.1").packed
 OTHER = IPv4Address("192.0.2.254").packed

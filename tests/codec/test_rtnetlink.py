@@ -20,13 +20,16 @@ from trio_ipv4._codec.rtnetlink import (
     Interrupted,
     Message,
     NewAddress,
+    NewGroup,
     NewLink,
     NewSettings,
     Overrun,
     RemovedAddress,
+    RemovedGroup,
     RemovedLink,
     Route,
     address_dump_request,
+    group_dump_request,
     input_route_request,
     link_dump_request,
     parse_messages,
@@ -85,6 +88,13 @@ class Writer:
         for number, text in ((1, peer), (2, local)):
             body += b"" if text is None else self.attribute(number, IPv4Address(text).packed)
         return self.message(kind, body + self.attribute(3, b"eth0\0"), **more)
+
+    def group(self, kind: int = 56, *, index: int = 2, group: str | None = "239.1.2.3", **more: Any) -> bytes:
+        body = self.pack("BBBBI", more.pop("family", 2), 32, 0x80, 0, index)
+        body += b"" if group is None else self.attribute(7, IPv4Address(group).packed)
+        # struct ifa_cacheinfo: preferred, valid, created, changed.
+        times = self.pack("IIII", 2**32 - 1, 2**32 - 1, more.pop("created", 12345), 99999)
+        return self.message(kind, body + self.attribute(6, more.pop("times", times)), **more)
 
 
 W = Writer()
@@ -261,6 +271,33 @@ def test_a_question_for_an_input_route_names_the_packet_and_where_it_comes_in(or
     assert request == w.pack("IHHII", 16 + len(body), 26, 1, 9, 0) + body
 
 
+@pytest.mark.parametrize("order", BYTE_ORDERS)
+def test_groups_are_read_with_the_time_of_their_join(order: ByteOrder) -> None:
+    w = Writer(order)
+    data = w.group(58, sequence=4) + w.group(56, index=2**31 - 1, created=2**32 - 1) + w.group(57) + w.group(created=0)
+    group = IPv4Address("239.1.2.3")
+    assert parse_messages(data, order) == (
+        NewGroup(4, 2, group, 12345),
+        NewGroup(0, 2**31 - 1, group, 2**32 - 1),
+        RemovedGroup(0, 2, group),
+        NewGroup(0, 2, group, 0),
+    )
+
+
+@pytest.mark.parametrize("kind", [56, 57, 58])
+def test_what_is_no_group_of_ipv4_is_passed_over(kind: int) -> None:
+    for data in (W.group(kind, family=10), W.group(kind, group=None), W.group(kind, group="192.0.2.1")):
+        assert parse_messages(data + W.link(17)) == (RemovedLink(0, 2),)
+
+
+def test_a_group_that_is_left_needs_no_time() -> None:
+    assert parse_messages(W.group(57, times=b"")) == (RemovedGroup(0, 2, IPv4Address("239.1.2.3")),)
+    for times in (b"", bytes(15)):
+        with pytest.raises(ParseError, match=f"IFA_CACHEINFO must have 16 octets or more, got {len(times)}"):
+            parse_messages(W.group(56, times=times))
+    parse_messages(W.group(56, times=bytes(17)))
+
+
 def test_the_last_of_equal_attributes_counts() -> None:
     (message,) = parse_messages(W.link(extra=W.attribute(4, W.pack("I", 9000))))
     assert isinstance(message, NewLink)
@@ -343,13 +380,13 @@ def test_a_parse_error_says_where_and_what(data: bytes, offset: int, message: st
 NOISE = st.binary(max_size=120)
 MESSAGES = st.builds(
     W.message,
-    st.sampled_from([1, 2, 3, 4, 16, 17, 20, 21]) | st.integers(0, 0xFFFF),
+    st.sampled_from([1, 2, 3, 4, 16, 17, 20, 21, 56, 57, 58]) | st.integers(0, 0xFFFF),
     NOISE,
     flags=st.integers(0, 0xFFFF),
 )
 DAMAGED = st.builds(
     lambda data, at, octet: data[: at % len(data)] + bytes([octet]) + data[at % len(data) + 1 :],
-    st.sampled_from([W.link(), W.address(), W.link(17) + W.address(21), W.message(3, bytes(4))]),
+    st.sampled_from([W.link(), W.address(), W.group(), W.link(17) + W.address(21), W.message(3, bytes(4))]),
     st.integers(0, 200),
     st.integers(0, 255),
 )
@@ -367,7 +404,7 @@ def test_any_octets_are_messages_or_a_parse_error(data: bytes, byte_order: ByteO
     assert set(InterfaceTable(messages).interfaces) <= {each.index for each in messages if isinstance(each, NewLink)}
 
 
-@given(st.sampled_from([W.link(), W.address(), W.message(3, bytes(4))]), st.integers(1, 200))
+@given(st.sampled_from([W.link(), W.address(), W.group(), W.message(3, bytes(4))]), st.integers(1, 200))
 def test_a_message_cut_short_is_a_parse_error(data: bytes, cut: int) -> None:
     with pytest.raises(ParseError):
         parse_messages(data[: max(1, len(data) - cut)])
@@ -380,6 +417,8 @@ def test_requests_have_the_octets_that_the_kernel_reads() -> None:
     assert link_dump_request(1, "big") == bytes.fromhex("00000028 0012 0301 00000001 00000000") + bytes(16) + big
     assert address_dump_request(2, "little") == bytes.fromhex("18000000 1600 0103 02000000 00000000 02") + bytes(7)
     assert address_dump_request(2, "big") == bytes.fromhex("00000018 0016 0301 00000002 00000000 02") + bytes(7)
+    assert group_dump_request(3, "little") == bytes.fromhex("18000000 3a00 0103 03000000 00000000 02") + bytes(7)
+    assert group_dump_request(3, "big") == bytes.fromhex("00000018 003a 0301 00000003 00000000 02") + bytes(7)
     assert link_dump_request(3) == link_dump_request(3, sys.byteorder)
 
 

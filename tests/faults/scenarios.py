@@ -17,12 +17,14 @@ from trio_ipv4 import (
     SourceFilter,
     Timestamping,
     follow_group,
+    host_memberships,
     open_ip,
     open_raw,
     open_unprivileged_icmp,
     parse_icmp,
     serve_group,
     watch_interfaces,
+    watch_memberships,
 )
 
 if TYPE_CHECKING:
@@ -265,6 +267,18 @@ async def watches_interfaces(world: World) -> None:
             await anext(changes)
 
 
+async def watches_memberships(world: World) -> None:
+    async with watch_memberships() as changes, world.open() as conn, conn.joined("en0", GROUP):
+        for _ in range(6):  # The group, and 224.0.0.1 on five interfaces.
+            await anext(changes)
+
+
+async def lists_memberships(_world: World) -> None:
+    assert host_memberships()
+    for _ in range(2):
+        await trio.lowlevel.checkpoint()
+
+
 SCENARIOS = [
     opens,
     opens_raw,
@@ -288,4 +302,6 @@ SCENARIOS = [
     sends_everywhere,
     announces_again,
     watches_interfaces,
+    watches_memberships,
+    lists_memberships,
 ]

@@ -73,6 +73,7 @@ assert unsupported(lambda: ControlMessage(ifindex=1).marshal()) == "IP_PKTINFO"
 assert unsupported(interfaces) == "rtnetlink"
 assert unsupported(lambda: interface_by_name("lo")) == "rtnetlink"
 assert unsupported(lambda: interface_by_index(1)) == "rtnetlink"
+assert unsupported(host_memberships) == "rtnetlink"
 assert unsupported(lambda: input_route(1, "198.18.0.1", "239.1.2.3")) == "rtnetlink"
 unsupported(open_udp)
 async def main():

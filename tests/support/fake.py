@@ -55,7 +55,7 @@ class FakeSystem:
     def nothing(self, *_: Any) -> None:
         pass
 
-    sysctl = igmp_table = check_home = nothing
+    sysctl = igmp_table = uptime = check_home = nothing
 
 
 class FakeSocket:

@@ -16,9 +16,11 @@ from trio_ipv4 import (
     ControlMessage,
     Datagram,
     GroupReq,
+    HostMembership,
     Interface,
     InterfaceChange,
     Membership,
+    MembershipChange,
     PacketConn,
     PathMTUDiscovery,
     RawConn,
@@ -27,12 +29,14 @@ from trio_ipv4 import (
     SourceFilter,
     Timestamping,
     follow_group,
+    host_memberships,
     open_ip,
     open_raw,
     open_udp,
     open_unprivileged_icmp,
     serve_group,
     watch_interfaces,
+    watch_memberships,
 )
 
 GROUP = IPv4Address("233.252.0.1")
@@ -120,6 +124,14 @@ async def changes() -> None:
     async with watch_interfaces() as watch:
         async for change in watch:
             assert_type(change, InterfaceChange)
+    assert_type(host_memberships(), tuple[HostMembership, ...])
+    async with watch_memberships() as joins:
+        async for join in joins:
+            assert_type(join, MembershipChange)
+            assert_type(join.membership, HostMembership)
+            assert_type(join.membership.interface, int)
+            assert_type(join.membership.group, IPv4Address)
+            assert_type(join.membership.age, float)
 
 
 async def long_running(nursery: trio.Nursery, conn: PacketConn) -> None:

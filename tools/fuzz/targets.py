@@ -26,7 +26,9 @@ from trio_ipv4._abi import structs
 from trio_ipv4._abi.darwin import DARWIN
 from trio_ipv4._abi.linux import LINUX
 from trio_ipv4._abi.this import this_platform
+from trio_ipv4._codec import membership_table
 from trio_ipv4._codec.interface_table import InterfaceTable, difference
+from trio_ipv4._codec.membership_table import MembershipTable
 from trio_ipv4._codec.rtnetlink import parse_messages
 from trio_ipv4._conn.caches import Controls
 from trio_ipv4._conn.codec import header_length
@@ -126,7 +128,7 @@ def packet(data: bytes) -> None:
 
 
 def rtnetlink(data: bytes) -> None:
-    """Messages about links and addresses, and the table that they add up to."""
+    """Messages about links, addresses and groups, and the tables that they add up to."""
     for byte_order in ("little", "big"):
         with contextlib.suppress(ParseError):
             messages = parse_messages(data, byte_order)
@@ -136,6 +138,11 @@ def rtnetlink(data: bytes) -> None:
                 followed.apply(message)
             assert followed.interfaces == table.interfaces
             assert not difference(table.interfaces, followed.interfaces)
+            groups_told = MembershipTable()
+            told = [each for message in messages for each in groups_told.apply(message) or ()]
+            assert len(told) >= len(groups_told.memberships)
+            assert groups_told.memberships == MembershipTable(messages).memberships
+            assert not membership_table.difference(groups_told.memberships, MembershipTable(messages).memberships)
 
 
 def bpf(data: bytes) -> None:

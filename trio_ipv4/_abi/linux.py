@@ -17,6 +17,7 @@ IPPROTO_IP: Final = 0  # linux/in.h
 IPPROTO_UDP: Final = 17  # linux/in.h
 SOL_SOCKET: Final = 1  # asm-generic/socket.h
 SOL_RAW: Final = 255  # linux/socket.h
+SOL_NETLINK: Final = 270  # linux/socket.h
 
 _OPTIONS: Final[Mapping[str, Option]] = {
     # linux/in.h
@@ -45,6 +46,8 @@ _OPTIONS: Final[Mapping[str, Option]] = {
     "IP_MULTICAST_ALL": Option(IPPROTO_IP, 49),
     # linux/icmp.h
     "ICMP_FILTER": Option(SOL_RAW, 1, Layout.STRUCT),
+    # linux/netlink.h
+    "NETLINK_ADD_MEMBERSHIP": Option(SOL_NETLINK, 1),
     # linux/udp.h
     "UDP_SEGMENT": Option(IPPROTO_UDP, 103),
     "UDP_GRO": Option(IPPROTO_UDP, 104),

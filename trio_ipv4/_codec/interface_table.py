@@ -10,10 +10,12 @@ from trio_ipv4._codec.rtnetlink import (
     Interrupted,
     Message,
     NewAddress,
+    NewGroup,
     NewLink,
     NewSettings,
     Overrun,
     RemovedAddress,
+    RemovedGroup,
     RemovedLink,
     Route,
 )
@@ -87,7 +89,9 @@ class InterfaceTable:
                 self._learn_address(message)
             case RemovedAddress():
                 self._addresses.get(message.index, {}).pop((message.address, message.peer), None)
-            case NewSettings() | Route() | Done() | Failure() | Interrupted() | Overrun():
+            case NewGroup() | RemovedGroup() | NewSettings():
+                return None
+            case Route() | Done() | Failure() | Interrupted() | Overrun():
                 return None
             case _:
                 assert_never(message)

@@ -1,8 +1,8 @@
-"""Links and addresses as the kernel tells of them over rtnetlink (rtnetlink(7)).
+"""Links, addresses and groups as the kernel tells of them over rtnetlink (rtnetlink(7)).
 
-Only the fields of an `Interface` are read. Other messages and attributes are ignored: kernels add some every year.
-Integers are in the host's order, addresses in network order. A kernel serves one dump at a time per socket: ask for the
-links, read up to `Done`, then ask for the addresses.
+Of links and addresses only the fields of an `Interface` are read. Other messages and attributes are ignored: kernels
+add some every year. Integers are in the host's order, addresses in network order. A kernel serves one dump at a time
+per socket: ask for the links, read up to `Done`, then ask for the addresses.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ _HEADER_LEN: Final = 16
 _LINK: Final = "BxHiII"
 """`struct ifinfomsg` (linux/rtnetlink.h): family, padding, device type, index, flags, change mask."""
 _ADDRESS: Final = "BBBBI"
-"""`struct ifaddrmsg` (linux/if_addr.h): family, prefix length, flags, scope, index."""
+"""`struct ifaddrmsg` (linux/if_addr.h): family, prefix length, flags, scope, index. Groups have it, too."""
+_CACHEINFO: Final = "IIII"
+"""`struct ifa_cacheinfo` (linux/if_addr.h): two lifetimes, the time of creation, that of the last change."""
 _SETTINGS: Final = "B"
 """`struct netconfmsg` (linux/netconf.h): family."""
 _ROUTE: Final = "BBBBBBBBI"
@@ -57,6 +59,9 @@ _RTM_GETADDR: Final = 22
 RTM_NEWROUTE: Final = 24
 RTM_GETROUTE: Final = 26
 RTM_NEWNETCONF: Final = 80
+RTM_NEWMULTICAST: Final = 56
+RTM_DELMULTICAST: Final = 57
+RTM_GETMULTICAST: Final = 58
 RTA_DST: Final = 1
 RTA_SRC: Final = 2
 RTA_IIF: Final = 3
@@ -84,6 +89,8 @@ _RTEXT_FILTER_SKIP_STATS: Final = 1 << 3  # linux/rtnetlink.h; an older kernel s
 # linux/if_addr.h
 _IFA_ADDRESS: Final = 1
 _IFA_LOCAL: Final = 2
+IFA_CACHEINFO: Final = 6
+IFA_MULTICAST: Final = 7
 _IFA_F_SECONDARY: Final = 0x01
 
 # linux/socket.h
@@ -148,6 +155,31 @@ class RemovedAddress:
 
 @final
 @attrs.frozen
+class NewGroup:
+    """An interface is in a group (RTM_NEWMULTICAST; in a dump RTM_GETMULTICAST), whoever joined it.
+
+    `stamp` is when it joined: the kernel's uptime in 1/100 s, modulo 2 ** 32 (linux net/ipv4/igmp.c,
+    `inet_fill_ifmcaddr`).
+    """
+
+    sequence: int
+    index: int
+    group: ipaddress.IPv4Address
+    stamp: int
+
+
+@final
+@attrs.frozen
+class RemovedGroup:
+    """An interface has left a group: its last member has. Of a link whose IPv4 ends, this does not tell."""
+
+    sequence: int
+    index: int
+    group: ipaddress.IPv4Address
+
+
+@final
+@attrs.frozen
 class NewSettings:
     """A link has IPv4 settings (RTM_NEWNETCONF): it has just got IPv4, was renamed, or somebody changed a setting."""
 
@@ -197,8 +229,9 @@ class Overrun:
     sequence: int
 
 
+_Answer: TypeAlias = "Route | Done | Failure | Interrupted | Overrun"
 Message: TypeAlias = (
-    "NewLink | RemovedLink | NewAddress | RemovedAddress | NewSettings | Route | Done | Failure | Interrupted | Overrun"
+    "NewLink | RemovedLink | NewAddress | RemovedAddress | NewGroup | RemovedGroup | NewSettings | _Answer"
 )
 
 
@@ -213,6 +246,12 @@ def address_dump_request(sequence: int, byte_order: ByteOrder = sys.byteorder) -
     """Write a request for all IPv4 addresses of the namespace (RTM_GETADDR)."""
     body = _struct(_ADDRESS, byte_order).pack(_AF_INET, 0, 0, 0, 0)
     return _dump_request(_RTM_GETADDR, body, sequence, byte_order)
+
+
+def group_dump_request(sequence: int, byte_order: ByteOrder = sys.byteorder) -> bytes:
+    """Write a request for all groups that interfaces of the namespace are in (RTM_GETMULTICAST)."""
+    body = _struct(_ADDRESS, byte_order).pack(_AF_INET, 0, 0, 0, 0)
+    return _dump_request(RTM_GETMULTICAST, body, sequence, byte_order)
 
 
 def input_route_request(
@@ -325,6 +364,16 @@ class _Body:
             raise ParseError(f"an attribute of 32 bits must have 4 octets, got {len(octets)}", offset=start)
         return int.from_bytes(octets, byte_order)
 
+    def created(self, attributes: Mapping[int, tuple[int, int]]) -> int:
+        """Read when something was created (IFA_CACHEINFO)."""
+        start, end = attributes.get(IFA_CACHEINFO, (self.end, self.end))
+        layout = _struct(_CACHEINFO, self.byte_order)
+        if end - start < layout.size:
+            raise ParseError(f"IFA_CACHEINFO must have {layout.size} octets or more, got {end - start}", offset=start)
+        created: int
+        _preferred, _valid, created, _changed = layout.unpack_from(self.data, start)
+        return created
+
 
 def _read_link(body: _Body) -> Message | None:
     family, _type, index, flags, _changed = body.fields(_LINK)
@@ -373,6 +422,20 @@ def _read_address(body: _Body) -> Message | None:
     return NewAddress(body.sequence, index, address, peer, scope, bool(flags & _IFA_F_SECONDARY))
 
 
+def _read_group(body: _Body) -> Message | None:
+    family, *_, index = body.fields(_ADDRESS)
+    attributes = body.attributes(_ADDRESS)
+    if family != _AF_INET or IFA_MULTICAST not in attributes:
+        return None
+    _check_index(index, body.start + 4)
+    group = ipaddress.IPv4Address(body.value(attributes[IFA_MULTICAST], "big"))
+    if not group.is_multicast:
+        return None
+    if body.kind == RTM_DELMULTICAST:
+        return RemovedGroup(body.sequence, index, group)
+    return NewGroup(body.sequence, index, group, body.created(attributes))
+
+
 def _read_settings(body: _Body) -> Message | None:
     (family,) = body.fields(_SETTINGS)
     span = body.attributes(_SETTINGS).get(_NETCONFA_IFINDEX)
@@ -409,6 +472,9 @@ _READERS: Final[Mapping[int, Callable[[_Body], Message | None]]] = {
     RTM_DELLINK: _read_link,
     _RTM_NEWADDR: _read_address,
     _RTM_DELADDR: _read_address,
+    RTM_NEWMULTICAST: _read_group,
+    RTM_DELMULTICAST: _read_group,
+    RTM_GETMULTICAST: _read_group,  # The answers to a request for all have its own type.
     RTM_NEWNETCONF: _read_settings,
     RTM_NEWROUTE: _read_route,
 }

@@ -13,6 +13,7 @@ import os
 import select
 import socket as stdlib_socket
 import struct
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -62,6 +63,10 @@ class NativeSystem:
     def igmp_table(self) -> str | None:
         # /proc/net would be that of the main thread.
         return _read("/proc/thread-self/net/igmp")
+
+    def uptime(self) -> float:
+        # times(2) reads the same counter as the stamps. A namespace of its own for time does not shift it.
+        return os.times().elapsed - _ticks_at_boot()
 
     def process(self) -> int:
         return os.getpid()
@@ -178,6 +183,22 @@ def _this_process() -> System:
 
 
 @functools.cache
+def _ticks_at_boot() -> float:
+    """Return what the kernel's counter of ticks showed when it began, in seconds.
+
+    It begins 5 minutes before its lower 32 bits overflow (linux/jiffies.h, INITIAL_JIFFIES). How many ticks a second
+    has (CONFIG_HZ), the kernel tells nobody. But the results are months apart, and the one that fits CLOCK_MONOTONIC is
+    right.
+    """
+    elapsed, uptime = os.times().elapsed, time.monotonic()
+
+    def error(start: float) -> float:
+        return abs((elapsed - start - uptime + _OVERFLOW / 2) % _OVERFLOW - _OVERFLOW / 2)
+
+    return min((0.0, *((1 << 32) / frequency - 300 for frequency in _FREQUENCIES)), key=error)
+
+
+@functools.cache
 def _ioctl() -> Callable[[int, int, bytes], bytes]:
     """Return ioctl(2). Windows has no such module."""
     return importlib.import_module("fcntl").ioctl  # type: ignore[no-any-return]
@@ -190,6 +211,10 @@ def _read(path: str) -> str | None:
         return None
 
 
+_FREQUENCIES: Final = (100, 250, 300, 1000)
+"""CONFIG_HZ, linux kernel/Kconfig.hz."""
+_OVERFLOW: Final = (1 << 32) / 100
+"""Seconds after which a count of 1/100 s overflows 32 bits, which is what times(2) has on a 32-bit system."""
 _PYTHON_TAKES: Final = 1024
 _MAX_PACKET: Final = 65535
 _NONBLOCK: Final = int(getattr(stdlib_socket, "SOCK_NONBLOCK", 0))

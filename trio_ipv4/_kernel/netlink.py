@@ -1,11 +1,14 @@
-"""rtnetlink(7): the kernel's own list of links and IPv4 addresses, and its messages about their changes."""
+"""rtnetlink(7): the kernel's own list of links and IPv4 addresses, and its messages about their changes.
+
+`memberships.py` does the same for the groups that interfaces are in, by what is here for both.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import time
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar, final
 
 from trio_ipv4._abi import structs
 from trio_ipv4._codec.interface_table import InterfaceTable
@@ -29,9 +32,19 @@ from trio_ipv4._values.fields import to_integer
 from trio_ipv4._values.interface import MAX_IFINDEX, Interface
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+    from trio_ipv4._codec.rtnetlink import ByteOrder
     from trio_ipv4._kernel.system import Socket, System
+
+
+class _Table(Protocol):
+    """What messages add up to. `apply_all` takes many in, and says `False` if everything has to be read anew."""
+
+    def apply_all(self, messages: Iterable[Message], /) -> bool | None: ...
+
+
+_TableT = TypeVar("_TableT", bound=_Table)
 
 NETLINK_ROUTE: Final = 0  # linux/netlink.h
 KERNEL: Final = 0
@@ -128,25 +141,38 @@ def list_interfaces(system: System, beside: Socket | None = None) -> Mapping[int
     Raises:
         ValueError: That is not the network of the socket `beside`.
     """
-    deadline = time.monotonic() + _PATIENCE
     with contextlib.closing(open_netlink(system, 0)) as asking, contextlib.closing(subscribe(system)) as events:
         if beside is not None and not namespaces.are_same(asking, beside):
             raise ValueError("this connection belongs to another network namespace than the one that is current")
-        while True:
-            is_told = drain(events)
-            *_, table = read_interfaces(asking)
-            changes = receive_all(events)
-            if is_told and table is not None and changes is not None:
-                table.apply_all(changes)
-                return table.interfaces
-            if time.monotonic() > deadline:
-                break
+        return settle(asking, events, read_interfaces, "list the interfaces", "watch_interfaces()").interfaces
+
+
+def settle(
+    asking: Socket, events: Socket, read: Callable[[Socket], Iterator[_TableT | None]], attempt: str, instead: str
+) -> _TableT:
+    """Read everything, again while changes get lost meanwhile, and bring it to the state of now.
+
+    Args:
+        asking: The socket to ask on.
+        events: The socket to which the kernel tells changes.
+        read: `read_interfaces`, or its like.
+        attempt: The attempt, for an error.
+        instead: The function that has more patience.
+    """
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        is_told = drain(events)
+        *_, table = read(asking)
+        changes = receive_all(events)
+        if is_told and table is not None and changes is not None and table.apply_all(changes) is not False:
+            return table
+        if time.monotonic() > deadline:
+            break
     raise refusal(
         errno.EBUSY,
         "netlink",
-        "list the interfaces",
-        advice=f"for {_PATIENCE} seconds, changes came faster than they could be read: try again, or use "
-        "watch_interfaces()",
+        attempt,
+        advice=f"for {_PATIENCE} seconds, changes came faster than they could be read: try again, or use {instead}",
     )
 
 
@@ -154,12 +180,17 @@ def subscribe(system: System) -> Socket:
     """Open a socket to which the kernel tells changes of links and of IPv4 addresses."""
     socket = open_netlink(system, RTMGRP_LINK | RTMGRP_IPV4_IFADDR)
     try:
-        # Linux gives at most twice net.core.rmem_max, and unasked about half of that: 50 to 100 links.
-        options.set_integer(socket, "SO_RCVBUF", _BUFFER)
+        grow(socket)
     except BaseException:
         socket.close()
         raise
     return socket
+
+
+def grow(socket: Socket) -> None:
+    """Make room for changes."""
+    # Linux gives at most twice net.core.rmem_max, and unasked about half of that: 50 to 100 links.
+    options.set_integer(socket, "SO_RCVBUF", _BUFFER)
 
 
 def read_interfaces(asking: Socket) -> Iterator[InterfaceTable | None]:
@@ -169,22 +200,42 @@ def read_interfaces(asking: Socket) -> Iterator[InterfaceTable | None]:
     subscribe first. If something changes in the middle of a dump (NLM_F_DUMP_INTR), the kernel may leave something out.
     Then it is asked again, and the answers add up. If no dump comes to its end, the answer is `None`.
     """
+    return read_dumps(asking, (link_dump_request, address_dump_request), InterfaceTable, "list the interfaces")
+
+
+def read_dumps(
+    asking: Socket,
+    requests: Sequence[Callable[[int, ByteOrder], bytes]],
+    add_up: Callable[[list[Message]], _TableT],
+    attempt: str,
+    *,
+    is_marked: bool = True,
+) -> Iterator[_TableT | None]:
+    """Read the answers to requests for everything, as `read_interfaces` does.
+
+    Args:
+        asking: The socket to ask on.
+        requests: The requests, each of which is a dump.
+        add_up: Makes the answer of the messages.
+        attempt: The attempt, for an error.
+        is_marked: Whether the kernel says so when something changes between the parts of a dump (NLM_F_DUMP_INTR).
+    """
     messages: list[Message] = []
     is_complete = False
     deadline = time.monotonic() + _ENOUGH
     for _ in range(_DUMPS):
         if is_complete and time.monotonic() > deadline:
             break
-        dump = _Dump()
-        for octets in _dump_all(asking):
+        dump = _Dump(len(requests), attempt)
+        for octets in _dump_all(asking, requests, attempt):
             yield None
             dump.add(parse_messages(octets, asking.system.platform.byte_order))
-        if dump.is_complete and not dump.is_interrupted:
-            yield InterfaceTable(dump.messages)
+        if dump.is_complete and not dump.is_interrupted and (is_marked or dump.is_in_one_part):
+            yield add_up(dump.messages)
             return
         messages += dump.messages
         is_complete = is_complete or dump.is_complete
-    yield InterfaceTable(messages) if is_complete else None
+    yield add_up(messages) if is_complete else None
 
 
 def receive_messages(socket: Socket) -> tuple[Message, ...] | None:
@@ -255,41 +306,51 @@ def drain(socket: Socket, limit: int = 1000) -> bool:
 
 @final
 class _Dump:
-    """The answers to a request for all links, and then for all addresses."""
+    """The answers to requests, each of which has an end."""
 
-    def __init__(self) -> None:
+    def __init__(self, requests: int, attempt: str) -> None:
         self.messages: Final[list[Message]] = []
         self.is_interrupted = False
+        self._requests: Final = requests
+        self._attempt: Final = attempt
         self._ends = 0
+        self._parts = 0
 
     @property
     def is_complete(self) -> bool:
-        """Whether both answers came to their ends."""
-        return self._ends == 2
+        """Whether all answers came to their ends."""
+        return self._ends == self._requests
 
-    def add(self, messages: Iterable[Message]) -> None:
+    @property
+    def is_in_one_part(self) -> bool:
+        """Whether nothing could change in the middle of an answer. The end may be a part of its own."""
+        return self._parts <= self._requests
+
+    def add(self, messages: Sequence[Message]) -> None:
         """Take a part of the answers in."""
+        before = len(self.messages)
         for message in messages:
             match message:
                 case Failure():
-                    raise _explain_netlink(OSError(message.errno, ""), "list the interfaces")
+                    raise _explain_netlink(OSError(message.errno, ""), self._attempt)
                 case Done():
                     self._ends += 1
                 case Interrupted() | Overrun():
                     self.is_interrupted = True
                 case _:
                     self.messages.append(message)
+        self._parts += len(self.messages) > before
 
 
-def _dump_all(asking: Socket) -> list[bytes]:
-    """Ask for all links, then for all addresses, and return the octets of the answers.
+def _dump_all(asking: Socket, requests: Sequence[Callable[[int, ByteOrder], bytes]], attempt: str) -> list[bytes]:
+    """Make one request after the other, and return the octets of the answers.
 
     One dump at a time: a kernel serves no more per socket. Nothing is parsed meanwhile, since that takes longer: the
     less time between, the less changes. The kernel has put the answer into the queue when sending returns, and more of
     it whenever some was read, so that nothing here waits (linux net/netlink/af_netlink.c, `netlink_dump`).
     """
     answers: list[bytes] = []
-    for request in (link_dump_request, address_dump_request):
+    for request in requests:
         drain(asking)  # The rest of an earlier dump that overflowed.
         try:
             asking.sendto(request(1, asking.system.platform.byte_order), (KERNEL, 0))
@@ -301,7 +362,7 @@ def _dump_all(asking: Socket) -> list[bytes]:
             continue
         except OSError as error:
             if error.errno != errno.ENOBUFS:
-                raise _explain_netlink(error, "list the interfaces") from None
+                raise _explain_netlink(error, attempt) from None
     return answers
 
 

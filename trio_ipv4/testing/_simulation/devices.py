@@ -49,7 +49,9 @@ class Group:
     It knows no sockets. So a leave for a membership of an earlier interface with the same index takes away from these.
     """
 
-    def __init__(self, mode: int) -> None:
+    def __init__(self, mode: int, joined_at: float) -> None:
+        self.joined_at: Final = joined_at
+        """When the interface joined it, by the network's clock."""
         self.users = 1
         self.modes = [0, 0]
         """How many sockets exclude, and include."""
@@ -97,7 +99,7 @@ class Device:
         self.announced: dict[bytes, tuple[int, frozenset[bytes]]] = {}
         """What the last reports said of each group."""
         if self.is_up:
-            self.groups[ALL_SYSTEMS] = Group(EXCLUDE)
+            self.groups[ALL_SYSTEMS] = Group(EXCLUDE, machine.clock.now())
 
     @property
     def flags(self) -> InterfaceFlags:

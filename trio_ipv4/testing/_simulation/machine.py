@@ -118,6 +118,9 @@ class Machine:
                 lines.append(f"\t\t\t\t{number:08X} {counts.users:>5} 0:00000000\t\t0")
         return "\n".join([*lines, ""])
 
+    def uptime(self) -> float:
+        return self.clock.now()
+
     def process(self) -> int:
         return os.getpid()
 
@@ -169,16 +172,16 @@ class Machine:
             return
         device.is_up = up
         self.changed()
+        self.tell(netlink.new_link(device))
         if up:
             self._begin_groups(device)
             for group in device.groups:
                 self.note_group(device, group)
         else:
-            device.groups.pop(ALL_SYSTEMS, None)
+            self.quit(device, ALL_SYSTEMS)
             device.announced.clear()
             self.routes.forget(device)
             self.paths.forget(device)
-        self.tell(netlink.new_link(device))
 
     def set_mtu(self, device: Device, mtu: int) -> None:
         """Set the MTU. With less than 68 octets there is no IPv4: addresses go, and memberships end."""
@@ -234,15 +237,27 @@ class Machine:
         for each in list(self.netlinks):
             each.push(message)
 
+    def enter(self, device: Device, group: bytes, mode: int) -> None:
+        """Let an interface join a group, for its first member (`____ip_mc_inc_group`)."""
+        device.groups[group] = Group(mode, self.clock.now())
+        self.tell(netlink.new_group(device, group))
+
+    def quit(self, device: Device, group: bytes) -> None:
+        """Let an interface leave a group, after its last member (`__ip_mc_dec_group`)."""
+        if group in device.groups:
+            self.tell(netlink.deleted_group(device, group))
+            del device.groups[group]
+
     def _begin_groups(self, device: Device) -> None:
-        if device.is_up and device.has_ipv4:
-            device.groups.setdefault(ALL_SYSTEMS, Group(EXCLUDE))
+        if device.is_up and device.has_ipv4 and ALL_SYSTEMS not in device.groups:
+            self.enter(device, ALL_SYSTEMS, EXCLUDE)
 
     def _end_ipv4(self, device: Device) -> None:
         for each in list(device.addresses):
             if each in device.addresses:
                 self.remove_address(device, each)
-        device.groups.clear()
+        self.quit(device, ALL_SYSTEMS)
+        device.groups.clear()  # Of these Linux tells nothing (`ip_mc_destroy_dev`).
         device.announced.clear()
 
     # What others ask

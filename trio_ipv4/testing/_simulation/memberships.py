@@ -10,7 +10,6 @@ import contextlib
 import errno
 from typing import TYPE_CHECKING, Final, final
 
-from trio_ipv4.testing._simulation.devices import Group
 from trio_ipv4.testing._simulation.linux import EXCLUDE, INCLUDE
 from trio_ipv4.testing._simulation.packets import is_group
 from trio_ipv4.testing._simulation.refuse import refuse
@@ -72,7 +71,7 @@ class Memberships:
         self._members.insert(0, Member(device.index, group, mode))
         found = device.groups.get(group)
         if found is None:
-            device.groups[group] = Group(mode)
+            self._machine.enter(device, group, mode)
         else:
             found.users += 1
             found.modes[mode] += 1
@@ -174,7 +173,7 @@ class Memberships:
         if found is not None:
             found.users -= 1
             if found.users == 0:
-                del device.groups[member.group]
+                self._machine.quit(device, member.group)
         self._machine.note_group(device, member.group)
 
     def _find(self, index: int, group: bytes) -> Member | None:

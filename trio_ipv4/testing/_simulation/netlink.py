@@ -9,18 +9,24 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, final
 
 from trio_ipv4._abi import structs
 from trio_ipv4._codec.rtnetlink import (
+    IFA_CACHEINFO,
+    IFA_MULTICAST,
     RTA_DST,
     RTA_IIF,
     RTA_IP_PROTO,
     RTA_SRC,
     RTCF_LOCAL,
     RTM_DELLINK,
+    RTM_DELMULTICAST,
+    RTM_GETMULTICAST,
     RTM_GETROUTE,
     RTM_NEWLINK,
+    RTM_NEWMULTICAST,
     RTM_NEWNETCONF,
     RTM_NEWROUTE,
 )
 from trio_ipv4._kernel.calls import MSG_PEEK, MSG_TRUNC
+from trio_ipv4._kernel.memberships import RTNLGRP_IPV4_MCADDR
 from trio_ipv4._kernel.netlink import RTMGRP_IPV4_IFADDR, RTMGRP_IPV4_NETCONF, RTMGRP_LINK
 from trio_ipv4.testing._simulation import bpf
 from trio_ipv4.testing._simulation.linux import LINUX
@@ -51,8 +57,14 @@ _GROUPS: Final = {
     _RTM_NEWADDR: RTMGRP_IPV4_IFADDR,
     _RTM_DELADDR: RTMGRP_IPV4_IFADDR,
     RTM_NEWNETCONF: RTMGRP_IPV4_NETCONF,
+    RTM_NEWMULTICAST: 1 << (RTNLGRP_IPV4_MCADDR - 1),
+    RTM_DELMULTICAST: 1 << (RTNLGRP_IPV4_MCADDR - 1),
 }
-_IFA_F_SECONDARY: Final = 1  # linux/if_addr.h
+# linux/if_addr.h
+_IFA_F_SECONDARY: Final = 0x01
+_IFA_F_PERMANENT: Final = 0x80
+_FOR_EVER: Final = 0xFFFF_FFFF
+"""INFINITY_LIFE_TIME, linux/addrconf.h."""
 _MEMORY: Final = {RTM_NEWLINK: 2304, RTM_DELLINK: 2304}
 _MEMORY_OF_OTHERS: Final = 768
 """What a message counts in the buffer: Linux's messages about links have some 1,400 octets, others 100."""
@@ -84,6 +96,16 @@ def new_settings(device: Device) -> bytes:
     return _message(RTM_NEWNETCONF, body, 0)
 
 
+def new_group(device: Device, group: bytes) -> bytes:
+    """Tell that an interface has joined a group (RTM_NEWMULTICAST)."""
+    return _group(RTM_NEWMULTICAST, device, group, 0)
+
+
+def deleted_group(device: Device, group: bytes) -> bytes:
+    """Tell that an interface leaves a group, while it still has it (RTM_DELMULTICAST)."""
+    return _group(RTM_DELMULTICAST, device, group, 0)
+
+
 @final
 class NetlinkSocket(BaseSocket):
     """A socket to the host's tables."""
@@ -109,12 +131,15 @@ class NetlinkSocket(BaseSocket):
 
     def bind(self, address: Any, /) -> None:
         self.require_open()
-        self._groups = int(address[1])
-        if self._groups:
+        self._subscribe(int(address[1]))
+
+    def _subscribe(self, groups: int) -> None:
+        self._groups |= groups
+        if self._groups and self not in self.system.netlinks:
             self.system.netlinks.append(self)
 
     def getsockname(self) -> Any:
-        return self.fileno(), self._groups
+        return self.fileno(), self._groups & 0xFFFF_FFFF
 
     def push(self, message: bytes) -> None:
         """Take a message in, if the socket wants it. When the buffer is full all are lost until it was read empty."""
@@ -160,7 +185,7 @@ class NetlinkSocket(BaseSocket):
             self._is_congested = False
 
     def sendto(self, data: bytes, _address: Any, /) -> int:
-        """Answer a request for all links, for all addresses, or for an input route."""
+        """Answer a request for all links, addresses or groups, or for an input route."""
         self.require_open()
         kind, sequence = struct.unpack_from("<4xH2xI", data)
         if kind == RTM_GETROUTE:
@@ -193,6 +218,9 @@ class NetlinkSocket(BaseSocket):
             elif kind == _RTM_GETADDR:
                 for address in device.addresses:
                     yield new_address(device, address, sequence)
+            elif kind == RTM_GETMULTICAST:
+                for group in reversed(device.groups):  # Linux puts new ones first.
+                    yield _group(RTM_GETMULTICAST, device, group, sequence)
             else:
                 raise not_simulated(f"a netlink request of type {kind}")
 
@@ -205,6 +233,8 @@ class NetlinkSocket(BaseSocket):
             if not self.system.privileged:
                 refuse(errno.EPERM)
             self._size = 2 * number
+        elif (level, name) == _key("NETLINK_ADD_MEMBERSHIP"):
+            self._subscribe(1 << (number - 1))
         else:
             raise not_simulated(f"option {name} of level {level} of a netlink socket")
 
@@ -252,6 +282,14 @@ def _address(kind: int, device: Device, address: Address, sequence: int) -> byte
     flags = _IFA_F_SECONDARY if address.is_secondary else 0
     body = struct.pack("<BBBBI", structs.AF_INET, address.length, flags, address.scope, device.index)
     return _message(kind, body + _attribute(1, address.packed) + _attribute(2, address.packed), sequence)
+
+
+def _group(kind: int, device: Device, group: bytes, sequence: int) -> bytes:
+    """Lay out a group of an interface's (`inet_fill_ifmcaddr`)."""
+    body = struct.pack("<BBBBI", structs.AF_INET, 32, _IFA_F_PERMANENT, 0, device.index)
+    stamp = int(device.groups[group].joined_at * 100) & 0xFFFF_FFFF
+    times = struct.pack("<IIII", _FOR_EVER, _FOR_EVER, stamp, stamp)
+    return _message(kind, body + _attribute(IFA_MULTICAST, group) + _attribute(IFA_CACHEINFO, times), sequence)
 
 
 def _error(number: int, request: bytes, sequence: int) -> bytes:

@@ -23,7 +23,7 @@ class Outside:
             "await net['a'].run(main), or net['a'].call(open_udp); or pass simulate(strict=False) for the real network"
         )
 
-    socket = adopt = if_nameindex = _refuse
+    socket = adopt = if_nameindex = uptime = _refuse
 
     def sysctl(self, _name: str) -> None:
         return None

@@ -163,6 +163,16 @@ def differential(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def doctor(session: nox.Session) -> None:
+    """Ask `trio-ipv4 doctor` about every fault that we can make, with every privilege, three times: `-- --sample 9`.
+
+    As root. It takes hours: each network is made with the fault and without, beside other traffic and without.
+    """
+    install(session, "test", "-e", ".[cli]")
+    session.run("python", "tools/doctor_matrix.py", session.create_tmp(), *(session.posargs or ("--rounds", "3")))
+
+
+@nox.session(default=False)
 def fuzz(session: nox.Session) -> None:
     """Hunt for bytes that a parser can't take: `nox -s fuzz -- --seconds 600`, with the name of a target for one."""
     install(session, "test", "-e", ".")

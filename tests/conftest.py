@@ -50,6 +50,9 @@ ONE_PYTHON = {
     # The kernel, other programs, C, and documents decide these, whatever Python and trio.
     "abi/test_against_c.py",
     "cli/test_demo.py",
+    "cli/test_doctor_deep.py",
+    "cli/test_doctor_looks.py",
+    "cli/test_doctor_tables.py",
     "cli/test_groups.py",
     "cli/test_lab_command.py",
     "cli/test_listen.py",

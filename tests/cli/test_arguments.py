@@ -29,6 +29,7 @@ DSCP_NAMES = {"CS0": 0, "CS6": 48, "AF11": 10, "AF41": 34, "AF43": 38, "EF": 46,
 
 GOOD = [
     (arguments.read_address, "198.18.0.1", IPv4Address("198.18.0.1")),
+    (arguments.read_host, "198.18.0.1", IPv4Address("198.18.0.1")),
     (arguments.read_group, "239.1.2.3", GROUP),
     (arguments.read_group_port, "239.1.2.3", GroupPort(GROUP)),
     (arguments.read_group_port, "239.1.2.3:5000", GroupPort(GROUP, 5000)),
@@ -59,6 +60,11 @@ GOOD = [
 
 WRONG = [
     (arguments.read_address, ["", "1.2.3", "256.1.1.1", "1.2.3.4/24", "01.2.3.4", "name", "::1"], "198.18.0.1"),
+    (
+        arguments.read_host,
+        ["239.1.2.3", "0.0.0.0", "255.255.255.255"],
+        "the address of one host, as 198.18.0.1",
+    ),
     (arguments.read_group, ["10.0.0.1", "240.0.0.0", "223.255.255.255"], "from 224.0.0.0 to 239.255.255.255"),
     (
         arguments.read_group_port,

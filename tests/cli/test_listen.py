@@ -500,8 +500,31 @@ async def test_without_any_interface_it_waits_and_says_so(autojump_clock: trio.t
         status, kept = await listening(host, wanted(TO, f"{OTHER}:1", seconds=4), act)
         assert status == 1
         assert kept.of(Waiting)[0].text().startswith("No interface is up and supports multicast.")
-        assert [each.groups for each in kept.of(Nothing)] == [(TO, f"{OTHER}:1")]
+        (nothing,) = kept.of(Nothing)
+        assert nothing.groups == (TO, f"{OTHER}:1")
+        assert nothing.doctor == tuple(f"trio-ipv4 doctor {group}" for group in nothing.groups)
         assert kept.of(Summary)[0].missed == (TO, f"{OTHER}:1")
+
+
+async def test_silence_names_the_doctor_s_commands(autojump_clock: trio.testing.MockClock) -> None:
+    with simulated(links=2) as net:
+
+        async def act(_: Shown) -> None:
+            await trio.lowlevel.checkpoint()
+
+        async def told(*to: str, **options: Any) -> tuple[str, ...]:
+            _, kept = await listening(net["a"], wanted(*to, seconds=4, **options), act)
+            (nothing,) = kept.of(Nothing)
+            return nothing.doctor
+
+        doctor, names = "trio-ipv4 doctor", ("en0", "en1")
+        assert await told(TO, OTHER) == (
+            *(f"{doctor} {TO} --interface {name}" for name in names),
+            *(f"{doctor} {OTHER}:PORT --interface {name}" for name in names),
+        )
+        only = SourceFilter.include("198.18.0.9", "198.18.0.2")
+        asking = await told(TO, interfaces=("en1",), sources=only)
+        assert asking == (f"{doctor} {TO} --interface en1 --source 198.18.0.2",)
 
 
 @pytest.mark.parametrize(

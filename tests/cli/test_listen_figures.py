@@ -12,11 +12,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trio_ipv4 import Header
+from trio_ipv4._cli.arguments import GroupPort
 from trio_ipv4._cli.listen import flows as flows_module
 from trio_ipv4._cli.listen.figures import show_rate, show_seconds
 from trio_ipv4._cli.listen.flows import Flow, FlowKey, FlowTable
 from trio_ipv4._cli.listen.rebuild import rebuild
-from trio_ipv4._cli.listen.records import DatagramShown, Nothing, Resumed, Stalled, Summary, show_flow, total_flow
+from trio_ipv4._cli.listen.records import (
+    DatagramShown,
+    Nothing,
+    Resumed,
+    Stalled,
+    Summary,
+    ask_doctor,
+    show_flow,
+    total_flow,
+)
 from trio_ipv4._cli.listen.sequence import ProbeSequence, RTPSequence, Sequence, Streams, is_plausible_rtp
 from trio_ipv4._cli.output import lay_out
 from trio_ipv4._cli.probe import Probe
@@ -537,5 +547,9 @@ def test_a_flow_is_undecided_while_rtp_has_no_run() -> None:
     assert not is_undecided([rtp(number) for number in range(0, 60, 3)])
 
 
-def test_silence_says_what_to_look_at() -> None:
-    assert "'trio-ipv4 watch'" in Nothing(("239.1.2.3:5000",), 3.0).text()
+def test_silence_says_what_finds_out_why() -> None:
+    to = GroupPort(IPv4Address("239.1.2.3"), 5000)
+    asking = ask_doctor(to, "my net", IPv4Address("198.18.0.1"))
+    assert asking == "trio-ipv4 doctor 239.1.2.3:5000 --interface 'my net' --source 198.18.0.1"
+    assert Nothing(("239.1.2.3:5000",), 3.0, (asking, "more")).text().endswith(f"This finds out why: {asking}")
+    assert ask_doctor(GroupPort(to.group), None, None) == "trio-ipv4 doctor 239.1.2.3:PORT"

@@ -20,8 +20,10 @@ from support.terminal import on_terminal
 from trio_ipv4._cli.output import (
     Column,
     JSONLines,
+    Line,
     Record,
     Remark,
+    Report,
     Row,
     Sentence,
     Text,
@@ -91,6 +93,20 @@ class Explained(Remark):
 
     def text(self) -> str:
         return self.words
+
+
+@attrs.frozen
+class Reported(Report):
+    event: ClassVar[str] = "reported"
+    words: str
+
+    def lines(self) -> tuple[Line, ...]:
+        return (
+            Line(self.words, style="bold red"),
+            Line(),
+            Line(self.words, indent=2),
+            Line(self.words, indent=4, whole=True),
+        )
 
 
 class Mode(enum.Enum):
@@ -192,6 +208,17 @@ def test_in_a_pipe_a_live_table_goes_on_below_under_one_heading(capsys: pytest.C
     assert capsys.readouterr().out.split() == ["2"]
 
 
+def test_in_a_pipe_each_line_of_a_report_is_one(capsys: pytest.CaptureFixture[str]) -> None:
+    output, words = Text(), " ".join(["words"] * 40)
+    output.table([Listed("en0")])
+    output.show(Reported(words))
+    output.show(Listed("en1"))
+    shown, told = capsys.readouterr()
+    assert told == ""
+    assert shown.splitlines()[2:6] == [words, "", f"  {words}", f"    {words}"]
+    assert shown.splitlines()[6].startswith("name")
+
+
 # On a terminal
 
 
@@ -225,6 +252,29 @@ def test_remarks_are_wrapped_to_be_read(terminal: Callable[[int], Text], capsys:
         shown, told = capsys.readouterr()
         assert shown == ""
         assert widest - 10 < max(map(cell_len, told.splitlines())) <= widest
+
+
+def test_a_terminal_breaks_the_lines_of_a_report(
+    terminal: Callable[[int], Text], capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = " ".join(["words"] * 40)
+    for columns, widest in ((60, 60), (200, 88)):
+        terminal(columns).show(Reported(words))
+        *lines, whole = capsys.readouterr().out.splitlines()
+        assert whole == f"    {words}"
+        at = lines.index("")
+        assert all(line.startswith(f"{ESCAPE}[1;31mwords") for line in lines[:at])
+        assert all(line.startswith("  words") for line in lines[at + 1 :])
+        assert widest - 10 < max(len(strip(line)) for line in lines) <= widest
+        assert " ".join(map(strip, lines[:at])) == words
+        assert " ".join(line.strip() for line in lines[at + 1 :]) == words
+
+
+def test_a_terminal_narrower_than_the_margin_does_no_harm(
+    terminal: Callable[[int], Text], capsys: pytest.CaptureFixture[str]
+) -> None:
+    terminal(2).show(Reported("ab cd"))
+    assert "".join(strip(capsys.readouterr().out).split()) == "abcd" * 3
 
 
 def test_a_live_table_is_drawn_over_itself(
@@ -323,6 +373,8 @@ def test_a_name_can_t_command_the_terminal(terminal: Callable[[int], Text], caps
         shown, told = capsys.readouterr()
         assert shown.count("\\x1b[31mred") == 2
         assert shown.count("\\n") == told.count("\\n") == 1
+        output.show(Reported(f"{RED}\n"))
+        assert capsys.readouterr().out.count("\\x1b[31mred\\n") == 3
         assert RED not in shown + told
 
 

@@ -7,17 +7,17 @@ is run is imported.
 # The layers, from the top; each imports only what is below it, and the public package:
 #
 #   __init__       the commands, and how errors are told
-#   demo, groups, interfaces, lab, listen, ping, send, watch
+#   demo, doctor, groups, interfaces, lab, listen, ping, send, watch
 #                  a module, or a folder, for each command: they know nothing of each other
 #   foreign        a socket of another process, through a duplicate of its descriptor
 #   processes      which process holds which socket, by /proc
 #   diag           the sockets of everybody, by sock_diag
 #   route          which way the kernel's routes lead
 #   packet_socket  what comes in and goes out on the wire
-#   kernel_tables  the kernel's memberships, read from /proc/net
+#   kernel_tables  the kernel's tables of memberships and of UDP, read from /proc/net
 #   interface_facts        the facts of an interface that records have
 #   capture        files of packets
-#   netlink        messages of netlink(7)
+#   netlink        messages of netlink(7), and questions to the kernel
 #   probe          the payload that `send` writes, and by which `listen` finds out what was lost
 #   merge          what an interface hears, from what its sockets want
 #   arguments      what people write: endpoints, durations, rates
@@ -48,6 +48,7 @@ COMMANDS: Final = {
     "ping": "trio_ipv4._cli.ping:app",
     "groups": "trio_ipv4._cli.groups:app",
     "watch": "trio_ipv4._cli.watch:command",
+    "doctor": "trio_ipv4._cli.doctor:app",
     "interfaces": "trio_ipv4._cli.interfaces:command",
     "lab": "trio_ipv4._cli.lab:app",
     "demo": "trio_ipv4._cli.demo:command",
@@ -62,6 +63,7 @@ Each command explains itself: trio-ipv4 COMMAND --help.
     trio-ipv4 ping 198.18.0.2         how far is it, and does multicast get here?
     trio-ipv4 groups                  who on this host has joined what?
     trio-ipv4 watch                   who on this link has, and who asks?
+    trio-ipv4 doctor 239.1.2.3:5000   why does it not arrive here?
 """
 
 app = App(

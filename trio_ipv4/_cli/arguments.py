@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 MAX_PAYLOAD: Final = 65507
 """Octets of a UDP payload: 65,535 without an IP and a UDP header (RFC 791, RFC 768)."""
+_NO_HOSTS: Final = (IPv4Address("0.0.0.0"), IPv4Address("255.255.255.255"))
 _SECONDS: Final = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 _TIMES: Final = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
 _DSCP: Final = {
@@ -118,6 +119,14 @@ def read_address(text: str) -> IPv4Address:
         raise ValueError(f"must be an IPv4 address, as 198.18.0.1, got {text!r}") from None
 
 
+def read_host(text: str) -> IPv4Address:
+    """Read the address of one host."""
+    address = read_address(text)
+    if address.is_multicast or address in _NO_HOSTS:
+        raise ValueError(f"must be the address of one host, as 198.18.0.1, got {text!r}")
+    return address
+
+
 def read_group(text: str) -> IPv4Address:
     """Read a multicast address."""
     address = read_address(text)
@@ -197,6 +206,7 @@ InterfaceNames: TypeAlias = tuple[InterfaceName, ...]
 Seconds: TypeAlias = Annotated[float, reads(read_duration, "DURATION")]
 For: TypeAlias = Annotated[Seconds | None, Parameter(name="--for")]
 Address: TypeAlias = Annotated[IPv4Address, reads(read_address, "ADDRESS")]
+HostAddress: TypeAlias = Annotated[IPv4Address, reads(read_host, "ADDRESS")]
 Group: TypeAlias = Annotated[IPv4Address, reads(read_group, "GROUP")]
 Groups: TypeAlias = Annotated[tuple[IPv4Address, ...], reads_each(read_group, "GROUP")]
 AnyGroupPort: TypeAlias = Annotated[GroupPort, reads(read_group_port, "GROUP[:PORT]")]

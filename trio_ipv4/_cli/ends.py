@@ -33,7 +33,7 @@ class Status(enum.IntEnum):
     USAGE = 2
     """The command line can't be understood."""
     NOTHING = 3
-    """Nothing came. `NEGATIVE` means that a part came."""
+    """Nothing came. `NEGATIVE` means that a part came. Of `doctor`: it can't tell the cause."""
     MULTICAST_ONLY = 4
     """Multicast came, and unicast did not."""
     FAILED = 5

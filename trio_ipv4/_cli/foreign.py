@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import functools
 import os
 import socket
@@ -18,6 +19,8 @@ import struct
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+
+import attrs
 
 from trio_ipv4._cli.merge import Filter
 
@@ -28,8 +31,11 @@ _PIDFD_GETFD: Final = 438
 """Its number on every architecture but Alpha (asm-generic/unistd.h), since Linux 5.6."""
 _SO_MEMINFO: Final = 55  # asm-generic/socket.h
 _MEMORY: Final = struct.Struct("=9I")
+_RMEM: Final = 0  # linux/sock_diag.h: SK_MEMINFO_RMEM_ALLOC, and those below
+_RCVBUF: Final = 1
 _OPTMEM: Final = 6
-"""SK_MEMINFO_OPTMEM (linux/sock_diag.h): octets that the socket's options take. A membership takes some."""
+_DROPS: Final = 8
+_SO_GET_FILTER: Final = 26  # asm-generic/socket.h
 _MCAST_MSFILTER: Final = 48  # linux/in.h
 # struct group_filter (linux/in.h): interface index, group as sockaddr_storage, mode, number of sources; then these.
 _GROUP_FILTER: Final = struct.Struct("@I0PHH4s120xII")
@@ -46,12 +52,17 @@ def _libc() -> ctypes.CDLL:
 
 
 @contextlib.contextmanager
-def duplicate(pid: int, number: int, inode: int) -> Iterator[socket.socket]:
+def duplicate(pid: int, number: int, inode: int | None) -> Iterator[socket.socket]:
     """Duplicate a descriptor of a process, and give it back at the end.
+
+    Args:
+        pid: The process.
+        number: The descriptor.
+        inode: The socket's. `None`: whichever socket it is.
 
     Raises:
         OSError: EPERM: not allowed. ENOSYS: an older kernel, or a sandbox. ESRCH, EBADF: the process is gone, or the
-            descriptor, or it is another socket by now.
+            descriptor, or it is another socket by now. ENOTSOCK: it is none.
     """
     process = os.pidfd_open(pid)
     try:
@@ -66,7 +77,7 @@ def duplicate(pid: int, number: int, inode: int) -> Iterator[socket.socket]:
         os.close(descriptor)  # It is no socket any more.
         raise
     with duplicated:
-        if os.fstat(descriptor).st_ino != inode:
+        if inode is not None and os.fstat(descriptor).st_ino != inode:
             raise ProcessLookupError
         yield duplicated
 
@@ -79,10 +90,38 @@ def classes_of(pid: int) -> list[str]:
     return []
 
 
+@attrs.frozen
+class Memory:
+    """The memory that a socket takes, in octets: its queue, SO_RCVBUF, its options; and the datagrams it dropped."""
+
+    queued: int
+    buffer: int
+    options: int
+    drops: int
+
+
+def memory_of(of: socket.socket) -> Memory:
+    """Return the memory that a socket takes."""
+    fields = _MEMORY.unpack(of.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _MEMORY.size))
+    return Memory(*(fields[place] for place in (_RMEM, _RCVBUF, _OPTMEM, _DROPS)))
+
+
 def most_memberships(of: socket.socket) -> int:
     """Return how many memberships a socket can have at most, by the memory that its options take."""
-    memory = of.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _MEMORY.size)
-    return int(_MEMORY.unpack(memory)[_OPTMEM]) // _SMALLEST_MEMBERSHIP
+    return memory_of(of).options // _SMALLEST_MEMBERSHIP
+
+
+def filter_length(of: socket.socket) -> int | None:
+    """Return how many instructions a socket's BPF program has; 0: it has none.
+
+    One of eBPF counts as 1: its length is not told. `None`: the kernel doesn't say.
+    """
+    # In instructions; with room for none the kernel tells their number alone (sk_get_filter in net/core/filter.c).
+    length = ctypes.c_uint32(0)
+    place = ctypes.byref(length)
+    if not _libc().getsockopt(of.fileno(), socket.SOL_SOCKET, _SO_GET_FILTER, None, place):
+        return length.value
+    return 1 if ctypes.get_errno() == errno.EACCES else None
 
 
 class Question:
@@ -94,6 +133,8 @@ class Question:
     """
 
     def __init__(self, ifindex: int, group: IPv4Address) -> None:
+        self.ifindex: Final = ifindex
+        self.group: Final = group
         self._fields: Final = ifindex, socket.AF_INET, 0, group.packed, 0
         # A thousand sockets may be asked about hundreds of groups, and nearly all say no: that way is short.
         self._buffer, self._length, self._pointer = self._prepare(0)

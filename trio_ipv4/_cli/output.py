@@ -4,9 +4,10 @@ A command makes records: immutable values, each of a kind that has a name. It ha
 `JSONLines` writes each as an object on a line of its own. `Text` writes them for people. So both say the same, and a
 command never asks which of the two it has.
 
-A record is a sentence or a row. Rows of one kind stand under common headings. In a terminal that is too narrow for all
-columns, those with the highest `gives_way` are left out. In a pipe there is no width, no colour, and one line for each
-record. Remarks are sentences that explain: as text they go to standard error, so that a pipe gets the facts alone.
+A record is a sentence, a row, or a report of several lines. Rows of one kind stand under common headings. In a terminal
+that is too narrow for all columns, those with the highest `gives_way` are left out. In a pipe there is no width, no
+colour, and one line for each record, or for each line of a report. Remarks are sentences that explain: as text they go
+to standard error, so that a pipe gets the facts alone.
 """
 
 from __future__ import annotations
@@ -65,6 +66,32 @@ class Sentence(Record):
 @attrs.frozen
 class Remark(Sentence):
     """Words that explain what is going on. As text they go to standard error."""
+
+
+@attrs.frozen
+class Line:
+    """A line of a report.
+
+    Args:
+        words: The words.
+        indent: How many columns it stands further right.
+        style: How a terminal shows it, in rich's terms.
+        whole: Whether it is never broken, as a command that is to be copied.
+    """
+
+    words: str = ""
+    indent: int = attrs.field(default=0, kw_only=True)
+    style: str = attrs.field(default="", kw_only=True)
+    whole: bool = attrs.field(default=False, kw_only=True)
+
+
+@attrs.frozen
+class Report(Record):
+    """A record that is told in several lines."""
+
+    def lines(self) -> tuple[Line, ...]:
+        """Return the lines. A terminal breaks the long ones between words."""
+        raise NotImplementedError
 
 
 @attrs.frozen
@@ -165,6 +192,10 @@ class Text:
             # A terminal would break the line within words.
             self._console.print(Styled(printable(record.text()), record.style()), soft_wrap=self._width is None)
             self._kind = type(record)
+        elif isinstance(record, Report):
+            for line in record.lines():
+                self._print(self._break(line))
+            self._kind = type(record)
 
     def table(self, rows: Sequence[Row]) -> None:
         """Write rows under their headings."""
@@ -204,6 +235,15 @@ class Text:
             console.print(words, width=min(console.width, WIDEST))
         else:
             console.print(words, soft_wrap=True)
+
+    def _break(self, line: Line) -> list[Styled]:
+        """Break a line of a report where the terminal, or a reader's eye, needs it."""
+        parts = [Styled(printable(line.words), line.style)]
+        if self._width is not None and not line.whole:
+            parts = list(parts[0].wrap(self._console, max(1, min(self._width, WIDEST) - line.indent)))
+        for part in parts:
+            part.rstrip()
+        return [Styled(" " * line.indent) + part for part in parts]
 
     def _print(self, lines: Sequence[Styled]) -> None:
         for line in lines:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import socket
 import struct
@@ -10,18 +11,32 @@ from typing import TYPE_CHECKING, Final
 
 from trio_ipv4 import RawInstruction, UnsupportedError
 
+if sys.platform != "win32":
+    import fcntl
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 ETH_P_ALL: Final = 3  # linux/if_ether.h: only this one shows what this host sends, too.
 ETH_P_IP: Final = 0x0800
-OUTGOING: Final = 4  # PACKET_OUTGOING, linux/if_packet.h
+SOL_PACKET: Final = 263  # linux/socket.h
+HOST: Final = 0  # PACKET_HOST and what follows: linux/if_packet.h
+OTHER_HOST: Final = 3
+OUTGOING: Final = 4
+ETHERNET: Final = 1  # ARPHRD_ETHER, linux/if_arp.h
+LOOPBACK: Final = 772  # ARPHRD_LOOPBACK
 ANCILLARY: Final = 0xFFFF_F000
 """SKF_AD_OFF (linux/filter.h): loads from here on read facts about the packet."""
 BUFFER: Final = 4 << 20
 """In octets, for bursts: a query makes a whole network report within seconds."""
 NOTHING: Final = (RawInstruction(0x06, 0, 0, 0),)
 """Return 0: drop the packet."""
+_STATISTICS: Final = 6  # PACKET_STATISTICS, linux/if_packet.h
+_COUNTS: Final = struct.Struct("II")
+"""struct tpacket_stats: packets, drops."""
+_GET_INDEX: Final = 0x8933  # SIOCGIFINDEX, linux/sockios.h
+_REQUEST: Final = struct.Struct("16si20x")
+"""struct ifreq (linux/if.h): a name, and what is asked about it."""
 _ATTACH_FILTER: Final = 26  # SO_ATTACH_FILTER: asm-generic/socket.h
 _RCVBUFFORCE: Final = 33  # SO_RCVBUFFORCE
 _INSTRUCTION: Final = struct.Struct("=HBBI")
@@ -62,6 +77,20 @@ def open_packet_socket(
         own.close()
         raise
     return own
+
+
+def take_dropped(own: socket.socket) -> int:
+    """Return how many packets came too fast for the socket since the last call."""
+    _, dropped = _COUNTS.unpack(own.getsockopt(SOL_PACKET, _STATISTICS, _COUNTS.size))
+    return int(dropped)
+
+
+def find_index(own: socket.socket, name: str) -> int | None:
+    """Return an interface's index in the socket's network namespace; `None`, if it is gone."""
+    with contextlib.suppress(OSError):
+        answer = fcntl.ioctl(own, _GET_INDEX, _REQUEST.pack(name.encode(errors="surrogateescape"), 0))
+        return int(_REQUEST.unpack(answer)[1])
+    return None
 
 
 def _enlarge(own: socket.socket) -> None:

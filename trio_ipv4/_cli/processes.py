@@ -34,7 +34,7 @@ _KINDS: Final = {
 """Those that can be members of IPv4 groups, and our names. TCP, packet sockets and IPv6's raw sockets can't."""
 _PF_KTHREAD: Final = 0x0020_0000  # linux/sched.h
 _FLAGS_AT: Final = 6
-"""The place of a process's flags in /proc/PID/stat, from the state on (proc_pid_stat(5))."""
+"""The place of a process's flags in /proc/PID/stat, from the state on."""
 
 
 @attrs.frozen
@@ -94,6 +94,11 @@ def find_sockets() -> Held:
     return Held(tuple(socket for socket in found.values() if socket is not None), unreadable)
 
 
+def own_sockets() -> frozenset[int]:
+    """Return the inodes of this process's own sockets, of whatever kind."""
+    return frozenset(inode for _, inode in _descriptors("self"))
+
+
 def describe(pid: int) -> Process:
     """Return a process's name and user; one that has ended meanwhile has neither."""
     name = user = ""
@@ -102,6 +107,13 @@ def describe(pid: int) -> Process:
         # "Uid:", and the real, effective, saved and file system's user.
         user = user_name(int(_read(pid, "status").partition("\nUid:")[2].split(maxsplit=2)[1]))
     return Process(pid, name, user)
+
+
+def state_of(pid: int) -> str:
+    """Return a process's state, as /proc/PID/stat has it: R, S, D; T: stopped. Empty: it has ended."""
+    with contextlib.suppress(OSError):
+        return _stat(pid)[0]
+    return ""
 
 
 def user_name(number: int) -> str:
@@ -119,7 +131,7 @@ def shares_network(pid: int) -> bool:
     return False
 
 
-def _descriptors(pid: int) -> Iterator[tuple[int, int]]:
+def _descriptors(pid: int | str) -> Iterator[tuple[int, int]]:
     """Return a process's descriptors of sockets, each with the socket's inode."""
     for descriptor in (_PROC / str(pid) / "fd").iterdir():
         with contextlib.suppress(FileNotFoundError):
@@ -134,9 +146,14 @@ def _identify(pid: int, number: int, inode: int) -> Socket | None:
 
 def _is_kernel_thread(pid: int) -> bool:
     with contextlib.suppress(OSError):
-        # The name stands in parentheses, and may hold some.
-        return bool(int(_read(pid, "stat").rpartition(")")[2].split()[_FLAGS_AT]) & _PF_KTHREAD)
+        return bool(int(_stat(pid)[_FLAGS_AT]) & _PF_KTHREAD)
     return False
+
+
+def _stat(pid: int) -> list[str]:
+    """Return the fields of /proc/PID/stat from the state on (proc_pid_stat(5))."""
+    # The name stands in parentheses, and may hold some.
+    return _read(pid, "stat").rpartition(")")[2].split()
 
 
 def _read(pid: int, file: str) -> str:

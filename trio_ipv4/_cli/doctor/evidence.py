@@ -240,6 +240,10 @@ class UDPSocket:
     """The least."""
     dropped: int | None = None
     """Datagrams that it dropped during the look."""
+    fell: bool | None = None
+    """The queue got shorter at some time during the look: somebody reads."""
+    states: tuple[str, ...] = ()
+    """The states of the processes, as /proc/PID/stat has them, in the same order."""
 
 
 @attrs.frozen
@@ -297,7 +301,7 @@ class ProgramSocket:
     multicast_all: bool | None = None
     only_ipv6: bool | None = None
     filter_length: int | None = None
-    """Instructions of its BPF program; 0: none."""
+    """Instructions of its BPF program; 0: none. One of eBPF counts as 1."""
     queued: int = 0
     buffer: int = 0
     drops: int = 0
@@ -305,7 +309,7 @@ class ProgramSocket:
     multicast_ttl: int | None = None
     multicast_loop: bool | None = None
     multicast_interface: str | None = None
-    """IP_MULTICAST_IF, as an address; 0.0.0.0: the routes choose."""
+    """IP_MULTICAST_IF, as an address. 0.0.0.0: the routes choose, or it was set by an index, which is not told."""
     multicast_ifindex: int | None = None
     path_mtu_discovery: int | None = None
     memberships: tuple[Held, ...] = ()
@@ -324,7 +328,8 @@ class Program(Evidence):
     here: bool | None = None
     """It is in this network namespace. `None`: it doesn't show it."""
     refused: str | None = None
-    """The errno by which its sockets could not be asked: EPERM, ESRCH, ENOSYS."""
+    """The errno by which its sockets could not be asked: EPERM, ESRCH, ENOSYS. EXDEV: asking would change them: it is
+    in another class of the control groups net_cls or net_prio."""
     sockets: tuple[ProgramSocket, ...] = ()
 
 
@@ -473,6 +478,10 @@ class Drop:
     source: IPv4Address
     number: int
     protocol: int = 17
+    port: int | None = None
+    """Where the datagram was for. `None`: a later fragment."""
+    here: bool | None = True
+    """It was in this network namespace. `None`: the kernel doesn't show in which, so it may have been in another."""
 
 
 @attrs.frozen
@@ -529,15 +538,20 @@ class Unicast(Evidence):
 class Rule:
     """A rule of somebody's that drops, or may drop, what was looked for."""
 
-    kind: Literal["nftables", "tc", "ipsec", "bridge"]
+    kind: Literal["nftables", "iptables", "tc", "ipsec", "bridge"]
     text: str
     """As the tool that shows it writes it."""
     hook: str | None = None
-    """Of nftables: ingress, prerouting, input, output, forward."""
+    """Where it is: ingress, prerouting, input, forward, output, postrouting, egress. A bridge's own rules for frames to
+    this host count as ingress: IP has not seen them there."""
     remove: str | None = None
-    """The command that takes it away."""
+    """The command that takes it away; or, of a policy, that accepts the group before it."""
     counted: int | None = None
     """Packets, as the rule itself counts them."""
+    matches: tuple[Literal["udp", "igmp"], ...] = ("udp",)
+    """What it may drop: the group's datagrams, or IGMP."""
+    certain: bool = False
+    """It drops each of them. Else it depends on more than is known of them."""
 
 
 @attrs.frozen

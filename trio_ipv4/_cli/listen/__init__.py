@@ -26,8 +26,8 @@ from trio_ipv4._cli.arguments import (
     GroupPort,
     InterfaceNames,
     Seconds,
-    read_address,
     read_group_port,
+    read_host,
     reads,
     reads_each,
     within,
@@ -39,21 +39,8 @@ from trio_ipv4._cli.output import Text, choose_output
 
 _MAX_BUFFER: Final = (1 << 30) - 1
 """SO_RCVBUF is a C int, and Linux doubles it (socket(7))."""
-
-
-_NO_HOSTS: Final = (IPv4Address("0.0.0.0"), IPv4Address("255.255.255.255"))
-
-
-def _read_source(text: str) -> IPv4Address:
-    """Read the address of one host."""
-    address = read_address(text)
-    if address.is_multicast or address in _NO_HOSTS:
-        raise ValueError(f"must be the address of one host, as 198.18.0.1, got {text!r}")
-    return address
-
-
 _GROUPS: Final = reads_each(read_group_port, "GROUP[:PORT]")
-_SOURCES: Final = reads_each(_read_source, "ADDRESS")
+_SOURCES: Final = reads_each(read_host, "ADDRESS")
 
 
 def command(

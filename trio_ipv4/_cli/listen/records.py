@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from ipaddress import IPv4Address
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
@@ -18,6 +19,7 @@ from trio_ipv4._cli.listen.figures import (
 from trio_ipv4._cli.output import Column, Remark, Row, Sentence, many
 
 if TYPE_CHECKING:
+    from trio_ipv4._cli.arguments import GroupPort
     from trio_ipv4._cli.listen.flows import Flow
 
 _FORGOTTEN: Final = range(240, 281)
@@ -114,19 +116,33 @@ class Refused(Remark):
 
 @attrs.frozen
 class Nothing(Remark):
-    """Groups of which nothing has come yet."""
+    """Groups of which nothing has come yet.
+
+    Args:
+        groups: The groups.
+        seconds: For how long.
+        doctor: The commands that find out why, one for each group on each interface.
+    """
 
     event: ClassVar[str] = "nothing_yet"
     groups: tuple[str, ...]
     seconds: float
+    doctor: tuple[str, ...]
 
     def text(self) -> str:
         """Return the words."""
         return (
             f"Nothing has come to {', '.join(self.groups)} for {self.seconds:g} s. Are group, port and interface those "
-            "of the sender? 'trio-ipv4 watch' shows whether a switch asks for members (IGMP), 'tcpdump -ni INTERFACE "
-            "udp' whether datagrams reach this host at all."
+            f"of the sender? This finds out why: {self.doctor[0]}"
         )
+
+
+def ask_doctor(endpoint: GroupPort, interface: str | None, source: IPv4Address | None) -> str:
+    """Return the command that finds out why nothing arrives."""
+    words = ["trio-ipv4", "doctor", f"{endpoint.group}:{endpoint.port or 'PORT'}"]
+    words += ["--interface", interface] if interface is not None else []
+    words += ["--source", str(source)] if source is not None else []
+    return shlex.join(words)
 
 
 @attrs.frozen

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, NoReturn, final
 import attrs
 import trio
 
-from trio_ipv4 import NoInterfaceWarning, SourceFilter, follow_group, interfaces
+from trio_ipv4 import FilterMode, NoInterfaceWarning, SourceFilter, follow_group, interfaces
 from trio_ipv4._cli.arguments import is_named
 from trio_ipv4._cli.ends import Status, until_stopped
 from trio_ipv4._cli.listen import sinks
@@ -28,6 +28,7 @@ from trio_ipv4._cli.listen.records import (
     Started,
     Summary,
     Waiting,
+    ask_doctor,
     show_flow,
     total_flow,
 )
@@ -237,9 +238,21 @@ class _Session:
 
     async def _tell_silence(self) -> None:
         await trio.sleep(_SILENCE)
-        silent = tuple(str(receiver.endpoint) for receiver in self._receivers if not receiver.datagrams)
+        silent = [receiver for receiver in self._receivers if not receiver.datagrams]
         if silent:
-            self._output.show(Nothing(silent, _SILENCE))
+            names = tuple(str(receiver.endpoint) for receiver in silent)
+            self._output.show(Nothing(names, _SILENCE, self._ask_doctor(silent)))
+
+    def _ask_doctor(self, silent: list[Receiver]) -> tuple[str, ...]:
+        """Return the commands that find out why."""
+        sources = self._wanted.sources
+        # It joins one source, or every one.
+        source = min(sources.sources) if sources.mode is FilterMode.INCLUDE else None
+        return tuple(
+            ask_doctor(receiver.endpoint, name, source)
+            for receiver in silent
+            for name in self._joined[receiver].values() or [None]
+        )
 
     async def _look_for_stalls(self) -> NoReturn:
         while True:

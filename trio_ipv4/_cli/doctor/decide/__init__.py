@@ -1,0 +1,192 @@
+"""From evidence to verdict: pure functions.
+
+Every rule looks at the whole case, and yields what it can conclude: a `Finding`, or an `Unknown` that says what it
+can't tell apart. A rule concludes only from what a witness saw; what nobody looked at is never taken for a no. So more
+evidence adds findings, and a cause that was proved stays so.
+
+Here one of them is chosen: the first that is proved, in the order of `Where`, else the first that is likely. Others
+that are proved are wrong "in any case".
+"""
+
+# The modules, from the top:
+#
+#   sender, router, program, network, quiet, kernel, tables   the rules, by what they look at
+#   view      what the rules ask of a case
+#   finding   what a rule yields
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from trio_ipv4._cli.doctor.causes import CAUSES, HEALTHY
+from trio_ipv4._cli.doctor.decide import kernel, network, program, quiet, router, sender, tables
+from trio_ipv4._cli.doctor.decide.finding import Finding, Unknown, Where
+from trio_ipv4._cli.doctor.decide.view import View, listed
+from trio_ipv4._cli.doctor.evidence import OwnReport, Program, Unicast
+from trio_ipv4._cli.doctor.verdict import CANNOT_TELL, Certainty, Verdict
+from trio_ipv4._cli.output import many
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from trio_ipv4._cli.doctor.case import Case
+
+    Rules = tuple[Callable[[View], Iterator[Finding | Unknown]], ...]
+
+_RULES: Final[dict[str, Rules]] = {
+    "receiver": (tables.find, kernel.find, quiet.find, program.find, network.find),
+    "sender": (tables.find, sender.find),
+    "router": (tables.find, router.find),
+}
+
+
+def decide(case: Case) -> Verdict:
+    """Return the verdict on a case. It needs no more than the question."""
+    view = View(case)
+    found = [each for rule in _RULES[case.question.role] for each in rule(view)]
+    findings = sorted((each for each in found if isinstance(each, Finding)), key=lambda each: _rank(view, each))
+    unknowns = [each for each in found if isinstance(each, Unknown)]
+    if findings:
+        return _named(view, findings)
+    if unknowns:
+        return _cannot_tell(view, unknowns)
+    return _healthy(view)
+
+
+def _rank(view: View, finding: Finding) -> tuple[bool, bool, int]:
+    """Return the order: what is proved first; then what explains that nothing arrives."""
+    # Where our own receiver hears, the host is in order. Where it doesn't, the program's fault is one more.
+    return not finding.sure, finding.where is Where.PROGRAM and view.deaf, finding.where
+
+
+def _named(view: View, findings: list[Finding]) -> Verdict:
+    first, *more = findings
+    besides = dict.fromkeys(each.code for each in more if each.sure and each.code != first.code)
+    title = CAUSES[first.code].title
+    sureness: Certainty = "proved" if first.sure else "likely"
+    received = _what(view, "not received" if first.code not in _RECEIVED else "received, but")
+    return Verdict(
+        first.code,
+        sureness,
+        f"{received}. Cause: {title} ({sureness}).",
+        first.evidence,
+        tuple(dict.fromkeys((*first.others, *(each.code for each in more if not each.sure)))),
+        first.needs,
+        first.cure or _cure(view, first.code),
+        tuple(besides),
+        _disturbed(view),
+    )
+
+
+_RECEIVED: Final = frozenset({"cross-talk", "duplicates", "receive-buffer-overflow"})
+"""Faults with which the group does arrive."""
+
+
+def _what(view: View, how: str) -> str:
+    question = view.question
+    verb = {"receiver": how, "sender": how.replace("received", "sent"), "router": how.replace("received", "forwarded")}
+    where = f" on {question.interface}" if question.interface else ""
+    return f"{question.group}:{question.port}{where}: {verb[question.role]}"
+
+
+def _cure(view: View, code: str) -> tuple[str, ...]:
+    question, program_seen = view.question, view.case.get(Program)
+    values = {
+        "group": question.group,
+        "port": question.port,
+        "interface": question.interface or "DEVICE",
+        "source": next(iter(sorted(view.sources)), "SOURCE"),
+        "pid": question.pid or (program_seen.pid if program_seen else "PID"),
+        "limit": view.settings.get("igmp_max_memberships", 20),
+    }
+    return tuple(line.format_map(values) for line in CAUSES[code].cure)
+
+
+def _cannot_tell(view: View, unknowns: list[Unknown]) -> Verdict:
+    codes = dict.fromkeys(code for each in unknowns for code in each.codes)
+    return Verdict(
+        CANNOT_TELL,
+        "cannot-tell",
+        f"{_what(view, 'not received' if view.deaf else 'not certain')}. Cause: cannot tell.",
+        tuple(dict.fromkeys(sentence for each in unknowns for sentence in each.evidence if sentence)),
+        tuple(codes),
+        tuple(dict.fromkeys(need for each in unknowns for need in each.needs)),
+        disturbed=_disturbed(view),
+    )
+
+
+# Nothing is wrong, as far as anybody looked
+
+
+def _healthy(view: View) -> Verdict:
+    role = view.question.role
+    if role == "sender":
+        said = sender.is_healthy(view)
+        return _all_right(view, [said]) if said else _cannot_tell(view, [Unknown(("not-sending",))])
+    if role == "router":
+        said = router.forwards(view)
+        return _all_right(view, [said]) if said else _cannot_tell(view, [Unknown(("not-on-the-wire",))])
+    if not view.received:
+        return _cannot_tell(view, [Unknown(_ANYTHING, _unseen(view))])
+    if _was_deaf_before(view):
+        said = "This host was a member before, and heard nothing. It hears since our own join."
+        codes = ("snooping-without-querier", "pruned-by-another", "igmp-queries-blocked")
+        return _cannot_tell(view, [Unknown(codes, (said, *_heard(view)), ("Ask again, in some minutes.",))])
+    return _all_right(view, [*_heard(view), *program.describe(view)])
+
+
+_ANYTHING: Final = ("not-on-the-wire", "firewall-input", "not-a-member")
+
+
+def _unseen(view: View) -> tuple[str, ...]:
+    own = view.own
+    if own is not None and own.refused:
+        return (f"Our own receiver could not {own.refused_what or 'join'}: {own.refused}.",)
+    return ()
+
+
+def _was_deaf_before(view: View) -> bool:
+    """Tell whether the look before our join showed none of what a member must have heard."""
+    if not view.was_member or view.twin_heard or view.twin_heard is None:
+        return False
+    return not view.incoming("before") and not view.outgoing() and bool(view.heard and view.heard >= _STEADY)
+
+
+_STEADY: Final = 5
+"""In datagrams: of a slower flow none may have come in the first look."""
+
+
+def _heard(view: View) -> list[str]:
+    own = view.own
+    if own is None or not own.heard:
+        return [f"A raw socket of ours heard {many(view.heard or 0, 'datagram')}."]
+    number = many(sum(each.number for each in own.heard), "datagram")
+    ttls = {each.ttl for each in own.heard if each.ttl is not None}
+    ttl = f", TTL {listed(ttls)}" if ttls else ""
+    wire = f"; the wire showed {view.wire_count}" if view.wire_count else ""
+    return [f"Our own receiver heard {number} from {listed({each.source for each in own.heard})}{ttl}{wire}."]
+
+
+def _all_right(view: View, evidence: list[str]) -> Verdict:
+    sure = view.question.role != "receiver" or program.is_seen_healthy(view)
+    needs = () if sure else ("The program itself was not looked at: --pid PID.",)
+    text = f"{_what(view, 'received')}."
+    certainty: Certainty = "proved" if sure else "likely"
+    return Verdict(HEALTHY, certainty, text, tuple(evidence), needs=needs, disturbed=_disturbed(view))
+
+
+# What the examination changed
+
+
+def _disturbed(view: View) -> tuple[str, ...]:
+    said: list[str] = []
+    report = view.case.get(OwnReport, "probe")
+    if report is not None and report.revived:
+        said.append("Our report has revived the flow. It will stop again, within 260 s by default.")
+    elif report is not None and report.refused is None:
+        said.append("A report was sent that this host is a member.")
+    if view.own is not None and view.own.members_before is False and view.own.refused_what != "join":
+        said.append(f"While we had joined on {view.interface}, programs with IP_MULTICAST_ALL 1 heard the group, too.")
+    if view.case.get(Unicast, "probe") is not None:
+        said.append(f"One empty datagram was sent to port 9 of {view.question.source}.")
+    return tuple(said)

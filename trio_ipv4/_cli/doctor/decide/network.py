@@ -1,0 +1,242 @@
+"""Nothing comes in: the wire shows something else, this host sends it itself, or it does not come here."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Final
+
+from trio_ipv4._cli.doctor.decide.finding import Finding, Unknown, Where, found
+from trio_ipv4._cli.doctor.decide.view import LOOKS, SOURCE_SPECIFIC, View, duration, listed, total
+from trio_ipv4._cli.doctor.evidence import Counters, Flow, FreshJoin, IGMPSeen, OwnReport, Sockets, Unicast
+from trio_ipv4._cli.output import many
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_finding: Final = functools.partial(found, where=Where.NETWORK)
+
+_NEEDS_WIRE: Final = "With CAP_NET_RAW the wire can be heard: run it as root, or with setcap cap_net_raw+ep."
+_NEEDS_PROBE: Final = "A report of its own tells whether a switch has forgotten this host: --probe."
+_SAME_MAC: Final = 0x007F_FFFF
+"""RFC 1112 section 6.4: of a group's 28 bits, the hardware address has the lower 23."""
+_QUERIER: Final = 125.0
+"""In seconds: a querier's interval (RFC 9776 section 8.2)."""
+_FORGOTTEN: Final = ("snooping-without-querier", "pruned-by-another", "igmp-queries-blocked")
+
+
+def find(view: View) -> Iterator[Finding | Unknown]:
+    """Tell why our own receiver hears nothing, where the wire doesn't show the datagrams either."""
+    if not view.deaf or view.wire_count:
+        return
+    near = list(_near(view)) or list(_of_this_host(view))
+    yield from near
+    if near:
+        return
+    if (blocked := _reports_blocked(view)) is not None:
+        yield blocked
+    elif view.wire_silent:
+        yield from _silent(view)
+    elif view.flows("joined") is None and _counters_silent(view):
+        yield from _silent_as_far_as_seen(view)
+
+
+# The wire shows something near it
+
+
+def _near(view: View) -> Iterator[Finding]:
+    if not view.wire_silent:
+        return
+    flows = [flow for phase in LOOKS for flow in view.flows(phase) or () if flow.direction != "out"]
+    group = [flow for flow in flows if flow.destination == view.question.group and flow.protocol == 17]
+    elsewhere = [flow for flow in group if flow.port == view.question.port and not view.is_incoming(flow)]
+    ports = [flow for flow in group if flow.port not in {None, view.question.port} and view.is_incoming(flow)]
+    twins = [flow for flow in flows if _shares_mac(view, flow) and view.is_incoming(flow)]
+    if ports:
+        said = f"The wire showed {_count(ports)} to port {listed({flow.port for flow in ports})} of the group, and"
+        yield _finding("other-port", f"{said} none to {view.question.port}.")
+    elif elsewhere and not _are_parts_of_one(view, elsewhere):
+        where = listed({view.name(flow.ifindex) for flow in elsewhere})
+        said = f"The wire showed {_count(elsewhere)} on {where}, and none on {view.interface}."
+        yield _finding("joined-on-another-interface", said, cure=(f"Join on {where}, by its name or index.",))
+    elif twins:
+        named = listed({flow.destination for flow in twins})
+        said = f"The wire showed {_count(twins)} to {named}, whose hardware address is the same, and none to"
+        yield _finding("same-mac-other-group", f"{said} {view.question.group}.")
+
+
+def _are_parts_of_one(view: View, flows: list[Flow]) -> bool:
+    """Tell whether they came by a port of this very interface, or by what is above it: the same frames, elsewhere."""
+    own = view.link
+    for flow in flows:
+        link = view.links.get(flow.ifindex)
+        if own is None or link is None:
+            return True
+        if own.index not in {link.master, link.lower} and link.index not in {own.master, own.lower}:
+            return False
+    return True
+
+
+def _shares_mac(view: View, flow: Flow) -> bool:
+    different = int(flow.destination) ^ int(view.question.group)
+    return different != 0 and different & _SAME_MAC == 0
+
+
+def _count(flows: list[Flow]) -> str:
+    return many(total(flows), "datagram")
+
+
+# This host sends it itself
+
+
+def _of_this_host(view: View) -> Iterator[Finding]:
+    out = view.outgoing()
+    if out is None:
+        yield from _loopback_off_unseen(view)
+        return
+    by_it = [flow for flow in out if flow.ifindex == view.question.ifindex]
+    if by_it:
+        said = f"This host itself sends the group by {view.interface}: the wire showed {_count(by_it)} going out."
+        yield _finding("loopback-off", said, "No receiver on this host hears them.")
+    elif out:
+        where = listed({view.name(flow.ifindex) for flow in out})
+        said = f"This host itself sends the group by {where}, not by {view.interface}: {_count(out)} went out there."
+        yield _finding("sends-on-another-interface", said)
+
+
+def _loopback_off_unseen(view: View) -> Iterator[Finding]:
+    """Without the wire: datagrams go out, none come in, and a socket has the loop off."""
+    found = view.case.get(Sockets)
+    silent = [each for each in (found.sockets if found else ()) if each.multicast_loop is False]
+    sent = view.counter("IpExt.OutMcastPkts", "before")
+    if silent and sent >= 5 and not view.counter("IpExt.InMcastPkts"):
+        said = f"This host sent {many(sent, 'multicast datagram')}, and a socket of it has IP_MULTICAST_LOOP 0."
+        yield _finding("loopback-off", said, sure=False, needs=(_NEEDS_WIRE,))
+
+
+# Nothing comes here
+
+
+def _reports_blocked(view: View) -> Finding | None:
+    join = view.case.get(FreshJoin, "test_join")
+    if join is None or join.refused or join.requests < 1:
+        return None
+    # The counters are moved by all that this host sends, the wire's count is not.
+    if join.on_wire if join.on_wire is not None else join.sent:
+        return None
+    return _finding("igmp-reports-blocked", "We joined another group. The kernel made reports of it, and none left.")
+
+
+def _silent(view: View) -> Iterator[Finding | Unknown]:
+    """The wire is silent. Either nobody sends, or a switch does not forward."""
+    silent = f"The wire showed nothing of it for {duration(_watched(view))}, before and after our own join."
+    report = view.case.get(OwnReport, "probe")
+    if report is not None and (report.revived or report.revived_by_frame):
+        yield _revived(view, report)
+        return
+    if (old := _old_version(view, silent)) is not None:
+        yield old
+        return
+    told = view.was_member is False or report is not None or _was_asked_for(view)
+    if not told or any(each is None for each in (view.link, view.memberships, view.case.get(FreshJoin, "test_join"))):
+        member = f"This host has been a member on {view.interface}{view.for_how_long()}, so our join sent no report."
+        said = (silent, member, _queries(view)) if view.was_member else (silent, _queries(view))
+        yield Unknown(("not-on-the-wire", *_FORGOTTEN), said, (_NEEDS_PROBE,))
+        return
+    sent = "A report of our own changed nothing." if report is not None else "The report of our join changed nothing."
+    evidence = [silent, sent, *_about_the_source(view)]
+    yield _finding("not-on-the-wire", *evidence)
+
+
+def _watched(view: View) -> float:
+    return sum(each.seconds for each in view.case.evidence if isinstance(each, Counters))
+
+
+def _was_asked_for(view: View) -> bool:
+    """Tell whether a query came while we watched: then this host has answered, and the switch knows it."""
+    heard = view.igmp()
+    answers = [
+        each for each in (heard.messages if heard else ()) if each.outgoing and view.question.group in each.groups
+    ]
+    return bool(_general_queries(view)) and bool(answers)
+
+
+def _general_queries(view: View) -> list[IGMPSeen]:
+    """Return the queries about all groups: one about a single group may be the answer to a leave of our own."""
+    heard = view.igmp()
+    return [
+        each
+        for each in (heard.messages if heard else ())
+        if each.kind == "query" and not each.groups and not each.outgoing and each.ifindex == view.question.ifindex
+    ]
+
+
+def _queries(view: View) -> str:
+    number = len(_general_queries(view))
+    asked = {0: "No IGMP query", 1: "One IGMP query"}.get(number, f"{number} IGMP queries")
+    return f"{asked} came in {duration(_watched(view))}."
+
+
+def _revived(view: View, report: OwnReport) -> Finding:
+    """A report of ours brought it back: the switch had forgotten this host. Why, the queries tell."""
+    number = report.revived or report.revived_by_frame or 0
+    silent = "The wire showed nothing of it, before our own report."
+    brought = f"After an IGMP report of ours {many(number, 'datagram')} came within 1 s: the switch had forgotten us."
+    member = f"This host has been a member on {view.interface}{view.for_how_long()}."
+    if not report.revived:
+        said = "The same report was dropped on its way out of this host; sent past the firewall, it arrived."
+        return _finding("igmp-reports-blocked", silent, brought, said)
+    heard, queries = view.igmp(), _general_queries(view)
+    evidence = (silent, member, brought, _queries(view))
+    if queries and not _was_asked_for(view):
+        return _finding("igmp-queries-blocked", *evidence, "This host did not answer them.", sure=False)
+    if queries or view.version() in {1, 2}:
+        spoken = f"{view.interface} speaks IGMPv{view.version()}, so a querier is there."
+        return _finding("pruned-by-another", *evidence, spoken, sure=False, others=("igmp-queries-blocked",))
+    others = ("pruned-by-another", "igmp-queries-blocked")
+    sure = heard is not None and heard.seconds > _QUERIER
+    needs = () if sure else ("Watch for longer than a querier's interval: --for 130s.",)
+    return _finding("snooping-without-querier", *evidence, sure=sure, others=() if sure else others, needs=needs)
+
+
+def _old_version(view: View, silent: str) -> Finding | None:
+    version, settings = view.version(), view.settings
+    asks_sources = view.question.source is not None or view.question.group in SOURCE_SPECIFIC
+    if version not in {1, 2} or not asks_sources:
+        return None
+    speaks = f"{view.interface} speaks IGMPv{version}, which can't name a source."
+    whole, here = settings.get("conf.all.force_igmp_version", 0), settings.get("interface.force_igmp_version", 0)
+    if whole in {1, 2} or here in {1, 2}:
+        forced = f"force_igmp_version: all {whole}, {view.interface} {here}."
+        return _finding("igmp-version-forced", silent, speaks, forced, sure=False, others=("not-on-the-wire",))
+    return _finding("old-querier", silent, speaks, sure=False, others=("not-on-the-wire",))
+
+
+def _about_the_source(view: View) -> list[str]:
+    unicast = view.case.get(Unicast, "probe")
+    source = view.question.source
+    if unicast is None or source is None:
+        return []
+    if unicast.answer == "ECONNREFUSED":
+        return [f"{source} answers unicast: it is alive, and multicast does not pass."]
+    if unicast.neighbour in {"incomplete", "failed"} or unicast.answer == "EHOSTUNREACH":
+        return [f"{unicast.hop or source} does not even answer ARP: look at the network between, or at that host."]
+    via = f" by the router {unicast.hop}" if unicast.hop not in {None, source} else ""
+    return [f"{source} does not answer unicast{via}."]
+
+
+def _counters_silent(view: View) -> bool:
+    """Tell whether nothing but a few packets reached IP: so few that none of a flow's can be among them."""
+    return view.case.get(Counters, "joined") is not None and view.counter(f"dev.{view.interface}.rx_packets") < 5
+
+
+def _silent_as_far_as_seen(view: View) -> Iterator[Finding | Unknown]:
+    frames = view.counter(f"dev.{view.interface}.rx_packets")
+    silent = f"{view.interface} received {many(frames, 'frame')} in {duration(_watched(view))}: nothing of the group."
+    if (old := _old_version(view, silent)) is not None:
+        yield old
+    elif view.was_member:
+        member = f"This host has been a member on {view.interface}{view.for_how_long()}, so our join sent no report."
+        yield Unknown(("not-on-the-wire", *_FORGOTTEN), (silent, member), (f"{_NEEDS_WIRE[:-1]} and --probe.",))
+    else:
+        evidence = (silent, "The report of our join changed nothing.", *_about_the_source(view))
+        yield _finding("not-on-the-wire", *evidence, sure=False, needs=(_NEEDS_WIRE,))

@@ -1,0 +1,42 @@
+"""What the tables decide alone: without a look at any datagram."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Final
+
+from trio_ipv4._cli.doctor.decide.finding import Finding, Where, found
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from trio_ipv4._cli.doctor.decide.view import View
+
+_finding: Final = functools.partial(found, where=Where.TABLES)
+
+
+def find(view: View) -> Iterator[Finding]:
+    """Look at the interface, and at the routes that choose one."""
+    question = view.question
+    way = view.ways(question.group)
+    if question.ifindex is None:
+        if question.named:
+            yield _finding("no-such-interface", f"No interface is called {question.interface}.")
+        elif way is not None and way.error is not None:
+            yield no_route(view, way.error)
+        return
+    link = view.link
+    if link is None:
+        return
+    if not link.up:
+        yield _finding("interface-down", f"{link.name} lacks the flag UP.")
+    elif not link.carrier and not link.loopback:
+        yield _finding("no-carrier", f"{link.name} is up, and has no carrier.")
+
+
+def no_route(view: View, error: str) -> Finding:
+    """Return what it means that the routes have none to the group."""
+    said = f"The kernel's routes answer {error} for {view.question.group}."
+    if error == "ENETUNREACH":
+        return _finding("no-multicast-route", f"{said} No interface was named either.")
+    return _finding("route-forbids", said)

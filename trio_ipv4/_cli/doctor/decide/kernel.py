@@ -152,18 +152,19 @@ def explain_reverse_path(view: View, refused: Collection[IPv4Address]) -> tuple[
 
 
 def _of_the_layers(view: View) -> Iterator[Finding]:
-    if not view.good:
-        return
-    yield from _ingress(view) or _hooks(view)
-
-
-def _ingress(view: View) -> list[Finding]:
     wire = view.case.get(Wire, view.look)
+    if not view.good or wire is None:
+        return
+    passed = wire.passed_ingress.get(str(view.question.ifindex), 0)
+    if 2 * passed >= total(view.good):
+        yield from _hooks(view)
+    elif not wire.dropped:
+        yield from _ingress(view, passed)
+
+
+def _ingress(view: View, passed: int) -> list[Finding]:
     # Without the tables nobody knows whether it is a port of a bridge.
-    if wire is None or wire.dropped or view.link is None:
-        return []
-    number, passed = total(view.good), wire.passed_ingress.get(str(view.question.ifindex), 0)
-    if 2 * passed >= number:
+    if view.link is None:
         return []
     evidence = (
         _wire_showed(view, view.good),
@@ -239,38 +240,27 @@ def _which_hook(view: View, rules: dict[str, list[Rule]]) -> str | None:
     number = total(view.good)
     if number < FEW:
         return None
-    least, most = _expected(view)
-    accepted = view.counter("IpExt.InMcastPkts")
-    if 2 * (least - accepted) >= number:
+    others, accepted = _others(view), view.counter("IpExt.InMcastPkts")
+    # The counter is moved by all groups. Each of the others' packets may have been accepted, or not.
+    if 2 * accepted < number:
         return "prerouting"
-    # Whatever the wire showed has come as far as the input route.
-    return "input" if 10 * (most - accepted) <= number else None
+    return "input" if 2 * (accepted - others) > number else None
 
 
-def _expected(view: View) -> tuple[int, int]:
-    """Return how many of the wire's multicast packets the input route should have counted, at least and at most.
-
-    Those are all that go to a group that is joined on the interface on which they came in. Connection tracking puts
-    fragments together before the input route; without it, each is counted.
-    """
+def _others(view: View) -> int:
+    """Count the wire's packets to other groups that are joined on the interface on which they came in."""
     members = {(each.ifindex, each.group) for each in (view.memberships.members if view.memberships else ())}
-    if view.look == "joined":
-        members.add((view.question.ifindex or 0, view.question.group))
-    whole = parts = 0
-    for flow in view.flows(view.look) or ():
-        taken = flow.vlan in {None, 0} and flow.direction in {"in", "unicast"} and "ip_checksum" not in flow.faults
-        if taken and (flow.ifindex, flow.destination) in members:
-            whole += flow.number * (flow.fragment is None)
-            parts += flow.number * (flow.fragment is not None)
-    return whole, whole + parts
+    return sum(
+        flow.number
+        for flow in view.flows(view.look) or ()
+        if (flow.ifindex, flow.destination) in members and flow.direction != "out" and not view.is_asked(flow)
+    )
 
 
 def _by_counters(view: View, hook: str) -> str:
-    accepted, expected = view.counter("IpExt.InMcastPkts"), _expected(view)[0]
+    accepted = view.counter("IpExt.InMcastPkts")
     if hook == "prerouting":
-        return (
-            f"Of {expected} datagrams to groups that are joined here, {accepted} reached the input route (InMcastPkts)."
-        )
+        return f"The input route accepted {accepted} multicast datagrams of any group meanwhile (InMcastPkts)."
     delivered = view.counter("Ip.InDelivers")
     return f"They reached the input route: InMcastPkts grew by {accepted}. Ip InDelivers grew by {delivered}."
 

@@ -29,6 +29,8 @@ _finding: Final = functools.partial(found, where=Where.PROGRAM)
 
 _MEMBERSHIP: Final = 48
 """Octets of option memory that a membership takes (struct ip_mc_socklist), where a pointer has 64 bits."""
+_AT_THE_EDGES: Final = 2
+"""In datagrams: two witnesses begin and end a look one after the other."""
 _LEAST_TRUESIZE: Final = 512
 """Octets that the smallest datagram takes in a queue: its data and a struct sk_buff (SKB_TRUESIZE, linux/skbuff.h)."""
 _WITH_PID: Final = "Name the program: --pid PID, as its own user or as root."
@@ -49,11 +51,8 @@ class Sock:
     option_memory: int | None = None
     memberships: tuple[Held, ...] | None = None
     filter_length: int | None = None
-    buffer: int = 0
-    peak: int | None = None
-    low: int | None = None
-    dropped: int = 0
-    fell: bool | None = None
+    sampled: UDPSocket | None = None
+    """What its queue did during the looks."""
     states: tuple[str, ...] = ()
     pids: tuple[int, ...] = ()
 
@@ -230,11 +229,7 @@ def _of_program(program: Program, socket: ProgramSocket, sampled: UDPSocket | No
         socket.option_memory,
         socket.memberships,
         socket.filter_length,
-        socket.buffer,
-        sampled.peak if sampled else None,
-        sampled.low if sampled else None,
-        (sampled.dropped or 0) if sampled else 0,
-        sampled.fell if sampled else None,
+        sampled,
         (program.state,),
         (program.pid,),
     )
@@ -253,11 +248,7 @@ def _of_listed(socket: UDPSocket, state: tuple[str, ...]) -> Sock:
         socket.option_memory,
         None,
         None,
-        socket.buffer,
-        socket.peak,
-        socket.low,
-        socket.dropped or 0,
-        socket.fell,
+        socket,
         socket.states or state,
         socket.pids,
     )
@@ -447,16 +438,18 @@ def _merged_filter(view: View) -> Iterator[Finding | Unknown]:
 
 def _reading(view: View, socket: Sock) -> Iterator[Finding | Unknown]:
     """Judge whether it takes what comes. Its own drops and its own queue say it; no other flow moves them."""
-    if not view.received:
+    queue = socket.sampled
+    if not view.received or queue is None:
         return
     # A burst that overflows the queue may come and go between two looks at it, but the kernel counts it.
     overflowed = sum(view.counter("Udp.RcvbufErrors", phase) for phase in LOOKS)
-    if socket.dropped >= FEW and 2 * overflowed < socket.dropped:
-        yield from _rejects(socket)
-    elif socket.dropped and overflowed:
-        yield from _too_slow(socket)
-    elif socket.peak and socket.low is not None and not socket.fell and _kept_all(view, socket.peak - socket.low):
-        said = f"The queue of {socket.label} only grew: {socket.peak} of {socket.buffer} octets."
+    dropped = queue.dropped or 0
+    if dropped >= FEW and 2 * overflowed < dropped:
+        yield from _rejects(socket, dropped)
+    elif dropped and overflowed:
+        yield from _overflows(view, socket, queue)
+    elif queue.peak and not queue.fell and _kept_all(view, queue.peak - (queue.low or 0)):
+        said = f"The queue of {socket.label} only grew: {queue.peak} of {queue.buffer} octets."
         yield _finding("program-does-not-read", said, sure=False, others=("receive-buffer-overflow",))
 
 
@@ -465,8 +458,8 @@ def _kept_all(view: View, octets: int) -> bool:
     return 2 * octets >= (view.heard or 0) * _LEAST_TRUESIZE
 
 
-def _rejects(socket: Sock) -> Iterator[Finding | Unknown]:
-    said = f"The socket of {socket.label} dropped {many(socket.dropped, 'datagram')}, and its queue did not overflow."
+def _rejects(socket: Sock, dropped: int) -> Iterator[Finding | Unknown]:
+    said = f"The socket of {socket.label} dropped {many(dropped, 'datagram')}, and its queue did not overflow."
     if socket.filter_length:
         yield _finding("socket-filter", said, f"Its BPF program has {many(socket.filter_length, 'instruction')}.")
     elif socket.filter_length == 0:
@@ -475,17 +468,27 @@ def _rejects(socket: Sock) -> Iterator[Finding | Unknown]:
         yield Unknown(("socket-filter", "cgroup-filter"), (said,), (_WITH_PID,))
 
 
-def _too_slow(socket: Sock) -> Iterator[Finding | Unknown]:
-    waited = f"up to {socket.peak} of {socket.buffer} octets waited."
-    said = f"The socket of {socket.label} dropped {many(socket.dropped, 'datagram')}; {waited}"
-    full = socket.low is not None and 2 * socket.low >= socket.buffer
-    if socket.fell or not full:
+def _overflows(view: View, socket: Sock, queue: UDPSocket) -> Iterator[Finding | Unknown]:
+    waited = f"up to {queue.peak} of {queue.buffer} octets waited."
+    said = f"The socket of {socket.label} dropped {many(queue.dropped or 0, 'datagram')}; {waited}"
+    # It was full when it dropped. If it is not always full, somebody reads.
+    if queue.fell or (queue.low is not None and 2 * queue.low < queue.buffer):
         yield _finding("receive-buffer-overflow", said)
-    elif socket.fell is False and not socket.states and not socket.pids:
-        codes = ("program-does-not-read", "program-stopped")
+        return
+    dropped, heard = _dropped_while_joined(view, queue), view.heard or 0
+    if dropped is None or heard < FEW or not (socket.states or socket.pids):
+        codes = ("program-does-not-read", "program-stopped", "receive-buffer-overflow")
         yield Unknown(codes, (said, "Its queue never fell."), (_WITH_PID,))
-    elif socket.fell is False:
-        yield _finding("program-does-not-read", said, "Its queue never fell.")
+    elif dropped >= heard - _AT_THE_EDGES:
+        every = f"It dropped as many as our own receiver heard, {heard}: each read would have made room."
+        yield _finding("program-does-not-read", said, every)
+    else:
+        yield _finding("receive-buffer-overflow", said, sure=False, others=("program-does-not-read",))
+
+
+def _dropped_while_joined(view: View, queue: UDPSocket) -> int | None:
+    found = view.case.get(Sockets, "joined")
+    return next((each.dropped for each in (found.sockets if found else ()) if each.inode == queue.inode), None)
 
 
 # What it hears besides

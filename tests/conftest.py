@@ -50,7 +50,10 @@ ONE_PYTHON = {
     # The kernel, other programs, C, and documents decide these, whatever Python and trio.
     "abi/test_against_c.py",
     "cli/test_demo.py",
+    "cli/test_doctor_command.py",
     "cli/test_doctor_deep.py",
+    "cli/test_doctor_disturbs.py",
+    "cli/test_doctor_faults.py",
     "cli/test_doctor_looks.py",
     "cli/test_doctor_tables.py",
     "cli/test_groups.py",
@@ -75,6 +78,7 @@ ONE_PYTHON = {
     "kernel/test_errno_table.py",
     "kernel/test_interface_names.py",
     "kernel/test_missing_facilities.py",
+    "network_faults",
     "peers",
     "testing",
     "tools",

@@ -60,6 +60,8 @@ class Scene(NamedTuple):
 SILENT: Final[dict[str, Any]] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
 LISTEN: Final = "trio-ipv4 listen 239.1.2.3:5000 --interface en0"
 SEND: Final = "trio-ipv4 send 239.1.2.3:5000 --interface en0"
+DOCTOR: Final = "trio-ipv4 doctor 239.1.2.3:5000 --interface en0"
+HEARER: Final = Command("b", LISTEN)
 MEMBER: Final = "socat -u UDP4-RECV:5001,ip-add-membership=239.1.1.1:en0 -"
 LAB_UP: Final = "timeout -s INT 6 trio-ipv4 lab up >/dev/null 2>&1"
 LOSSY: Final = (
@@ -117,6 +119,23 @@ SCENES: Final = {
     "watch-exec": Scene(
         (Command("a", f'trio-ipv4 watch --for 5s --group 239.1.2.3 --exec "{TOLD}"'),),
         (Command("a", f"{LISTEN} --for 1s", 1.5),),
+    ),
+    "doctor-received": Scene((Command("b", f"{DOCTOR}; echo $?", 3),), (Command("a", f"{SEND} --rate 20/s"), HEARER)),
+    "doctor-refused": Scene(
+        (Command("b", f"{DOCTOR}; echo $?", 3),),
+        (Command("a", f"{SEND} --rate 20/s"), HEARER),
+        before=(
+            Command("b", "sysctl -q -w net.ipv4.conf.en0.rp_filter=1"),
+            Command("b", "ip route add 198.18.0.1/32 dev en1"),
+        ),
+        links=2,
+    ),
+    "doctor-cannot-tell": Scene((Command("b", f"{DOCTOR}; echo $?", 3),), (HEARER,)),
+    "doctor-sender": Scene(
+        (Command("a", f"{DOCTOR} --sender; echo $?", 3),),
+        (Command("a", "trio-ipv4 send 239.1.2.3:5000 --rate 20/s"),),
+        before=(Command("a", "ip route add 239.0.0.0/8 dev en1"),),
+        links=2,
     ),
     # The how-to: five questions.
     "who-sends": Scene(

@@ -252,7 +252,7 @@ TOLD = f"""\
   To be sure:
     trio-ipv4 doctor 239.1.2.3:5000 --interface en0 --source 198.18.0.1 --for 130s
     Look at the switch.
-  To mend it:
+  To mend it, one of these:
     {FOUND.fix[0]}
     ip link set br0
   In any case: {CAUSES["receive-buffer-overflow"].title}.

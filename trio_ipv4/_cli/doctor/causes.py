@@ -63,7 +63,7 @@ CAUSES: Final = {
         "the interface has no IPv4 address",
         "A join by address fails with ENODEV. Sending has the source 0.0.0.0.",
         "No address is on the interface, and nobody has joined the group there. A join by name or index needs none.",
-        ("ip address add ADDRESS/LENGTH dev {interface}", "Or join by the interface's name or index, not by address."),
+        ("ip address add ADDRESS/LENGTH dev {interface}", "Join by the interface's name or index, not by its address."),
     ),
     "interface-is-a-bridge-port": Cause(
         "host",
@@ -86,8 +86,8 @@ CAUSES: Final = {
         "Nothing is received, while tcpdump on the interface sees every datagram.",
         "The frames on the wire have a tag that no VLAN interface takes off.",
         (
-            "Have the switch send them without a tag,",
-            "or join on a VLAN interface: ip link add link {interface} name {interface}.ID type vlan id ID",
+            "Have the switch send them without a tag.",
+            "Join on a VLAN interface: ip link add link {interface} name {interface}.ID type vlan id ID",
         ),
     ),
     "frame-for-another-mac": Cause(
@@ -102,7 +102,7 @@ CAUSES: Final = {
         "a rule drops the frames before IP: nftables' ingress hook, or traffic control",
         "Nothing is received, while tcpdump on the interface sees every datagram.",
         "The wire shows the datagrams; a packet socket behind the ingress rules does not.",
-        ("nft list ruleset; tc filter show dev {interface} ingress", "Take away the rule that drops the group."),
+        ("Take away the rule that drops the group: nft list ruleset; tc filter show dev {interface} ingress",),
     ),
     "bad-ip-checksum": Cause(
         "sender",
@@ -147,21 +147,21 @@ CAUSES: Final = {
         "a firewall on this host drops the datagrams in the prerouting hook",
         "Nothing is received, while tcpdump on the interface sees every datagram.",
         "The wire shows the datagrams, the input route accepts them, and IpExt InMcastPkts does not grow.",
-        ("nft list ruleset", "Accept UDP to {group} port {port} there."),
+        ("Accept UDP to {group} port {port} before the rule that drops it: nft --handle list ruleset",),
     ),
     "firewall-input": Cause(
         "host",
         "a firewall on this host drops the datagrams in the input hook",
         "Nothing is received, while tcpdump on the interface sees every datagram.",
         "IpExt InMcastPkts grows, Ip InDelivers does not. The rule's own counter (CAP_NET_ADMIN).",
-        ("nft insert rule FAMILY TABLE CHAIN ip daddr {group} udp dport {port} accept",),
+        ("Accept UDP to {group} port {port} before the rule that drops it: nft --handle list ruleset",),
     ),
     "ipsec-policy": Cause(
         "host",
         "an IPsec policy demands that the datagrams are protected, and they are not",
         "Nothing is received, while tcpdump on the interface sees every datagram.",
         "XfrmInNoPols or XfrmInPolBlock grows, and the drops of the sockets.",
-        ("ip xfrm policy", "Leave the group out of the policy."),
+        ("Leave the group out of the policy: ip xfrm policy",),
     ),
     "bad-udp-checksum": Cause(
         "sender",
@@ -247,7 +247,7 @@ CAUSES: Final = {
         "the socket has as many memberships as it may",
         "The join fails with ENOBUFS.",
         "The socket holds net.ipv4.igmp_max_memberships groups, and this one is not among them.",
-        ("sysctl -w net.ipv4.igmp_max_memberships=256", "Or use a socket for each {limit} groups."),
+        ("sysctl -w net.ipv4.igmp_max_memberships=256", "Use a socket for each {limit} groups."),
     ),
     "source-limit": Cause(
         "program",
@@ -364,8 +364,8 @@ CAUSES: Final = {
         "It works for some minutes after each join, and then stops.",
         "A report of our own brings the datagrams back. No query is heard: in 130 s that is certain.",
         (
-            "Turn on the IGMP querier of the switch, or turn its snooping off.",
-            "Of a Linux bridge: ip link set BRIDGE type bridge mcast_querier 1",
+            "Turn on the IGMP querier of the switch. Of a Linux bridge: ip link set BRIDGE type bridge mcast_querier 1",
+            "Turn its snooping off.",
         ),
     ),
     "pruned-by-another": Cause(
@@ -380,14 +380,14 @@ CAUSES: Final = {
         "IGMP queries do not reach this host's membership code",
         "It works for some minutes after each join, and then stops.",
         "Queries are on the wire, and this host does not answer them; a report of our own brings the datagrams back.",
-        ("Let IGMP in, with IP options: nft insert rule FAMILY TABLE CHAIN ip protocol igmp accept",),
+        ("Accept IGMP, which has IP options, before the rule that drops it: nft --handle list ruleset",),
     ),
     "igmp-reports-blocked": Cause(
         "host",
         "a firewall on this host drops the IGMP reports that it sends",
         "Nothing is received through a switch that snoops.",
         "The join of a new group sends nothing: Ip OutRequests grows, IpExt OutMcastPkts does not.",
-        ("Let IGMP out: nft insert rule FAMILY TABLE CHAIN ip protocol igmp accept",),
+        ("Accept IGMP on its way out, before the rule that drops it: nft --handle list ruleset",),
     ),
     "igmp-version-forced": Cause(
         "host",
@@ -411,7 +411,7 @@ CAUSES: Final = {
         "The kernel's routes have none to the group.",
         (
             "ip route add 224.0.0.0/4 dev DEVICE",
-            "Or name the interface: IP_MULTICAST_IF, or conn.joined(interface, ...).",
+            "Name the interface: IP_MULTICAST_IF, or conn.joined(interface, ...).",
         ),
     ),
     "route-forbids": Cause(
@@ -419,7 +419,7 @@ CAUSES: Final = {
         "a route forbids the group: of type unreachable, prohibit or blackhole",
         "Sending fails with EHOSTUNREACH, EACCES or EINVAL.",
         "The kernel's answer about the route to the group is that error.",
-        ("ip route show; ip rule show", "Take away that route, or add a better one for the group."),
+        ("Take away that route, or add a better one for the group: ip route show; ip rule show",),
     ),
     "loopback-off": Cause(
         "sender",
@@ -454,7 +454,7 @@ CAUSES: Final = {
         "a firewall on the sender's host drops what goes out",
         "Sending fails with EPERM.",
         "Ip OutDiscards grows, and none go out.",
-        ("nft insert rule FAMILY TABLE CHAIN ip daddr {group} udp dport {port} accept",),
+        ("Accept UDP to {group} port {port} before the rule that drops it: nft --handle list ruleset",),
     ),
     "larger-than-the-mtu": Cause(
         "sender",

@@ -79,7 +79,7 @@ class Conclusion(Verdict, Report):
         blocks = [
             [Line(self.text, style=self._style())],
             [Line(each, indent=2) for each in self.evidence],
-            [*self._doubts(), *_listed("To mend it", self.fix), *self._beside()],
+            [*self._doubts(), *self._cures(), *self._beside()],
             [Line(each, indent=2) for each in self.disturbed],
             _enumerated("Looked at", self.looked_at, ", ") + _enumerated("Not looked at", self.not_looked_at, ", "),
         ]
@@ -95,6 +95,9 @@ class Conclusion(Verdict, Report):
         no_idea = self.code == CANNOT_TELL
         also = _enumerated("It is one of" if no_idea else "It could also be", _titles(self.others), "; ")
         return also + _listed("This would tell" if no_idea else "To be sure", self.needs)
+
+    def _cures(self) -> list[Line]:
+        return _listed("To mend it, one of these" if len(self.fix) > 1 else "To mend it", self.fix)
 
     def _beside(self) -> list[Line]:
         return _enumerated("In any case", _titles(self.in_any_case), "; ")

@@ -352,7 +352,7 @@ def _no_membership(view: View, socket: Sock, ours: Sequence[Held]) -> Iterator[F
 def _more_memberships(most: int) -> tuple[str, ...]:
     return (
         f"sysctl -w net.ipv4.igmp_max_memberships={max(256, 2 * most)}",
-        f"Or use another socket for each {most} groups.",
+        f"Use another socket for each {most} groups.",
     )
 
 

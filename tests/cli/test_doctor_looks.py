@@ -605,7 +605,7 @@ async def test_copies_by_two_interfaces_are_told_unless_one_is_the_other_s_port(
                 far.call(send_frames, "far1", each)
             await eventually(lambda: sum(number for number, _ in twins._heard._found.values()) == 10)
             told = twins.take("before")
-    assert told.duplicated == (() if is_bridged else (Duplicated((7, 8), 5),))
+    assert told.duplicated == (() if is_bridged else (Duplicated((7, 8), 5, GROUP),))
 
 
 async def test_copies_by_one_interface_are_told_but_not_what_a_sender_repeats(
@@ -617,7 +617,7 @@ async def test_copies_by_one_interface_are_told_but_not_what_a_sender_repeats(
             far.call(send_frames, "far0", *twice, *[frame(udp(b"alive"))] * 20)
             await eventually(lambda: sum(number for number, _ in twins._heard._found.values()) == 26)
             told = twins.take("before")
-    assert told.duplicated == (Duplicated((7,), 3),)
+    assert told.duplicated == (Duplicated((7,), 3, GROUP),)
 
 
 # A receiver of our own

@@ -433,6 +433,7 @@ class Duplicated:
     ifindexes: tuple[int, ...]
     """By which interfaces; one: both by that."""
     number: int
+    group: IPv4Address | None = None
 
 
 @attrs.frozen

@@ -84,7 +84,7 @@ class Tables:
                 self._holder = _only_holder(sockets.look(asked.port), asked.port)
         pid = self._holder if asked.pid is None else asked.pid
         if pid is not None:
-            groups = {asked.group, *(group for _, group in self.members())}
+            groups = dict.fromkeys((asked.group, *(group for _, group in self.members())))
             indexes = {each.index for each in self._links()}
             journal.ask("program", lambda: attrs.evolve(program.look(pid, groups, indexes, _network()), phase=phase))
         elif asked.role != "router":

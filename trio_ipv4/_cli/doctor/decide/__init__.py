@@ -4,8 +4,8 @@ Every rule looks at the whole case, and yields what it can conclude: a `Finding`
 can't tell apart. A rule concludes only from what a witness saw; what nobody looked at is never taken for a no. So more
 evidence adds findings, and a cause that was proved stays so.
 
-Here one of them is chosen: the first that is proved, in the order of `Where`, else the first that is likely. Others
-that are proved are wrong "in any case".
+Here one of them is chosen: the first that is proved, in the order of `Where`, else the first that is likely. Other
+proved faults are listed under "in any case".
 """
 
 # The modules, from the top:
@@ -22,7 +22,7 @@ from trio_ipv4._cli.doctor.causes import CAUSES, HEALTHY
 from trio_ipv4._cli.doctor.decide import kernel, network, program, quiet, router, sender, tables
 from trio_ipv4._cli.doctor.decide.finding import Finding, Unknown, Where
 from trio_ipv4._cli.doctor.decide.view import View, listed
-from trio_ipv4._cli.doctor.evidence import OwnReport, Program, Unicast
+from trio_ipv4._cli.doctor.evidence import FreshJoin, OwnReport, Program, Unicast
 from trio_ipv4._cli.doctor.verdict import CANNOT_TELL, Certainty, Verdict
 from trio_ipv4._cli.output import many
 
@@ -44,38 +44,43 @@ def decide(case: Case) -> Verdict:
     """Return the verdict on a case. It needs no more than the question."""
     view = View(case)
     found = [each for rule in _RULES[case.question.role] for each in rule(view)]
-    findings = sorted((each for each in found if isinstance(each, Finding)), key=lambda each: _rank(view, each))
+    findings = [each for each in found if isinstance(each, Finding)]
+    findings.sort(key=lambda each: (not each.sure, each.where))
     unknowns = [each for each in found if isinstance(each, Unknown)]
+    # Our own receiver is made right. Where it is deaf, a fault of the program is one more.
+    besides = [each for each in findings if view.deaf and each.where is Where.PROGRAM]
+    findings = [each for each in findings if each not in besides]
     if findings:
-        return _named(view, findings)
+        return _named(view, [*findings, *besides], unknowns)
     if unknowns:
-        return _cannot_tell(view, unknowns)
-    return _healthy(view)
+        return _cannot_tell(view, unknowns, besides)
+    return _healthy(view, besides)
 
 
-def _rank(view: View, finding: Finding) -> tuple[bool, bool, int]:
-    """Return the order: what is proved first; then what explains that nothing arrives."""
-    # Where our own receiver hears, the host is in order. Where it doesn't, the program's fault is one more.
-    return not finding.sure, finding.where is Where.PROGRAM and view.deaf, finding.where
-
-
-def _named(view: View, findings: list[Finding]) -> Verdict:
+def _named(view: View, findings: list[Finding], unknowns: list[Unknown]) -> Verdict:
     first, *more = findings
+    # Where the first is not certain, what others could not tell apart may be it, too.
+    open_questions = [] if first.sure else unknowns
     besides = dict.fromkeys(each.code for each in more if each.sure and each.code != first.code)
     title = CAUSES[first.code].title
     sureness: Certainty = "proved" if first.sure else "likely"
-    received = _what(view, "not received" if first.code not in _RECEIVED else "received, but")
+    received = _what(view, "not received" if first.code not in _RECEIVED else "received, with a fault")
     return Verdict(
         first.code,
         sureness,
         f"{received}. Cause: {title} ({sureness}).",
         first.evidence,
-        tuple(dict.fromkeys((*first.others, *(each.code for each in more if not each.sure)))),
-        first.needs,
+        tuple(code for code in _others(first, more, open_questions) if code != first.code),
+        tuple(dict.fromkeys((*first.needs, *(need for each in open_questions for need in each.needs)))),
         first.cure or _cure(view, first.code),
         tuple(besides),
         _disturbed(view),
     )
+
+
+def _others(first: Finding, more: list[Finding], unknowns: list[Unknown]) -> dict[str, None]:
+    likely = (each.code for each in more if not each.sure)
+    return dict.fromkeys((*first.others, *likely, *(code for each in unknowns for code in each.codes)))
 
 
 _RECEIVED: Final = frozenset({"cross-talk", "duplicates", "receive-buffer-overflow"})
@@ -102,7 +107,7 @@ def _cure(view: View, code: str) -> tuple[str, ...]:
     return tuple(line.format_map(values) for line in CAUSES[code].cure)
 
 
-def _cannot_tell(view: View, unknowns: list[Unknown]) -> Verdict:
+def _cannot_tell(view: View, unknowns: list[Unknown], besides: list[Finding] | None = None) -> Verdict:
     codes = dict.fromkeys(code for each in unknowns for code in each.codes)
     return Verdict(
         CANNOT_TELL,
@@ -111,6 +116,7 @@ def _cannot_tell(view: View, unknowns: list[Unknown]) -> Verdict:
         tuple(dict.fromkeys(sentence for each in unknowns for sentence in each.evidence if sentence)),
         tuple(codes),
         tuple(dict.fromkeys(need for each in unknowns for need in each.needs)),
+        in_any_case=tuple(dict.fromkeys(each.code for each in besides or () if each.sure)),
         disturbed=_disturbed(view),
     )
 
@@ -118,7 +124,7 @@ def _cannot_tell(view: View, unknowns: list[Unknown]) -> Verdict:
 # Nothing is wrong, as far as anybody looked
 
 
-def _healthy(view: View) -> Verdict:
+def _healthy(view: View, besides: list[Finding]) -> Verdict:
     role = view.question.role
     if role == "sender":
         said = sender.is_healthy(view)
@@ -127,7 +133,7 @@ def _healthy(view: View) -> Verdict:
         said = router.forwards(view)
         return _all_right(view, [said]) if said else _cannot_tell(view, [Unknown(("not-on-the-wire",))])
     if not view.received:
-        return _cannot_tell(view, [Unknown(_ANYTHING, _unseen(view))])
+        return _cannot_tell(view, [Unknown(_ANYTHING, _unseen(view))], besides)
     if _was_deaf_before(view):
         said = "This host was a member before, and heard nothing. It hears since our own join."
         codes = ("snooping-without-querier", "pruned-by-another", "igmp-queries-blocked")
@@ -168,8 +174,12 @@ def _heard(view: View) -> list[str]:
 
 
 def _all_right(view: View, evidence: list[str]) -> Verdict:
+    if view.question.role == "receiver" and view.only_own:
+        alone = "All of it was sent by this host itself. To hear from another: --source ADDRESS."
+        text = f"{_what(view, 'received, from this host itself')}."
+        return Verdict(HEALTHY, "likely", text, tuple(evidence), needs=(alone,), disturbed=_disturbed(view))
     sure = view.question.role != "receiver" or program.is_seen_healthy(view)
-    needs = () if sure else ("The program itself was not looked at: --pid PID.",)
+    needs = () if sure else (program.why_unseen(view),)
     text = f"{_what(view, 'received')}."
     certainty: Certainty = "proved" if sure else "likely"
     return Verdict(HEALTHY, certainty, text, tuple(evidence), needs=needs, disturbed=_disturbed(view))
@@ -187,6 +197,9 @@ def _disturbed(view: View) -> tuple[str, ...]:
         said.append("A report was sent that this host is a member.")
     if view.own is not None and view.own.members_before is False and view.own.refused_what != "join":
         said.append(f"While we had joined on {view.interface}, programs with IP_MULTICAST_ALL 1 heard the group, too.")
+        said.append("Our join and our leave were reported to the network.")
+    if view.case.get(FreshJoin, "test_join") is not None:
+        said.append("A test group of 233.252.0.0/24, which nobody uses, was joined and left.")
     if view.case.get(Unicast, "probe") is not None:
         said.append(f"One empty datagram was sent to port 9 of {view.question.source}.")
     return tuple(said)

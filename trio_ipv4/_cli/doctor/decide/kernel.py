@@ -1,7 +1,7 @@
 """The datagrams come to this host, and our own receiver is deaf: between the driver and the socket they are lost.
 
-With the wire, each rule compares what this very flow shows. The counters of the kernel count all flows, so they support
-a verdict, and never make one. Without the wire they are all there is: then a verdict needs that nothing else came in.
+Each rule goes by what the wire shows of the flow itself. The kernel's counters count all flows, so they support a
+verdict, and never make one. What can be told without the wire is in `quiet`.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ def find(view: View) -> Iterator[Finding | Unknown]:
 def _wire_showed(view: View, flows: Sequence[Flow]) -> str:
     sources = listed({flow.source for flow in flows})
     number = many(total(flows) or sum(flow.number for flow in flows), "datagram")
-    return f"The wire showed {number} from {sources} on {view.interface}; our own receiver got none."
+    got = view.heard or "none"
+    return f"The wire showed {number} from {sources} on {view.interface}; our own receiver got {got}."
 
 
 # Faults that the frames themselves show
@@ -62,6 +63,10 @@ def _of_the_frames(view: View) -> Iterator[Finding]:
     ]
     for code, is_it, say in tests:
         faulty = [flow for flow in flows if is_it(flow)]
+        if faulty and code == "vlan-tagged" and (above := _vlan_above(view)):
+            said = f"{above} takes the tag off, and shows them."
+            yield found("joined-on-another-interface", _tags(faulty), said, cure=(f"Join on {above}.",))
+            return
         if faulty and 2 * total(faulty) >= total(flows):
             yield found(code, _wire_showed(view, faulty), say(faulty))
             return
@@ -73,6 +78,13 @@ def _of_the_frames(view: View) -> Iterator[Finding]:
             f"Ip ReasmReqds grew by {view.counter('Ip.ReasmReqds')}, ReasmOKs by {view.counter('Ip.ReasmOKs')}.",
         )
         yield found("fragments-lost", *evidence)
+
+
+def _vlan_above(view: View) -> str | None:
+    """Return the VLAN interface on this one that shows the datagrams without a tag."""
+    above = {link.index for link in view.links.values() if link.lower == view.question.ifindex and link.kind == "vlan"}
+    shown = [flow.ifindex for flow in view.flows(view.look) or () if view.is_asked(flow) and flow.ifindex in above]
+    return view.name(shown[0]) if shown else None
 
 
 def _tags(flows: list[Flow]) -> str:
@@ -90,15 +102,21 @@ def _of_the_sources(view: View) -> Iterator[Finding]:
     flows = [flow for flow in view.incoming(view.look) or [] if not flow.faults]
     martian = [flow for flow in flows if view.is_martian(flow.source)]
     own = [flow for flow in flows if flow.source in view.own_addresses]
-    # Nothing is concluded from a part: another source's datagrams have to arrive, then.
+    # If other sources are valid, their datagrams must arrive. So all of them must be refused.
     if martian and len(martian) == len(flows):
         said = f"No datagram may come from {listed({flow.source for flow in martian})}."
         yield found("martian-source", _wire_showed(view, martian), said)
-    elif own and len(own) == len(flows) and not view.settings.get("interface.accept_local"):
+    elif own and len(own) == len(flows) and not _accepts_local(view):
         said = f"{listed({flow.source for flow in own})} is this host's own address."
         yield found("source-is-own-address", _wire_showed(view, own), said)
     else:
         yield from _reverse_path(view, flows)
+
+
+def _accepts_local(view: View) -> bool:
+    """Tell whether datagrams from this host's own addresses may come in: if either setting says so, or on loopback."""
+    either = any(view.settings.get(f"{whose}.accept_local") for whose in ("conf.all", "interface"))
+    return either or (view.link is not None and view.link.loopback)
 
 
 def _asked_source(view: View) -> Iterator[Finding]:
@@ -115,18 +133,31 @@ def _asked_source(view: View) -> Iterator[Finding]:
         yield found("martian-source", refuses, f"No datagram may come from {source}.")
     elif source in view.own_addresses:
         yield found("source-is-own-address", refuses, f"{source} is this host's own address.")
-    elif not view.wire_count:
-        yield found("reverse-path-filter", *explain_reverse_path(view, {source}))
+    elif not view.wire_count and _filters(view):
+        yield found("reverse-path-filter", *explain_reverse_path(view, {source}), cure=_routes_back(view))
 
 
 def _reverse_path(view: View, flows: Sequence[Flow]) -> Iterator[Finding]:
     sources = {flow.source for flow in flows}
     refused = {each.source for each in view.answers() if each.all_hosts == "refused"} & sources
     # Without the tables nobody knows whether the source is this host's own address.
-    if not refused or refused != sources or view.link is None:
+    if not refused or refused != sources or view.link is None or not _filters(view):
         return
     # 224.0.0.1 is joined everywhere, without a filter: the source itself is refused.
-    yield found("reverse-path-filter", _wire_showed(view, flows), *explain_reverse_path(view, refused))
+    said = (_wire_showed(view, flows), *explain_reverse_path(view, refused))
+    yield found("reverse-path-filter", *said, cure=_routes_back(view))
+
+
+def _filters(view: View) -> bool:
+    """Tell whether the reverse-path filter is on, or its settings could not be read."""
+    modes = [view.settings.get(f"{whose}.rp_filter") for whose in ("conf.all", "interface")]
+    return None in modes or any(modes)
+
+
+def _routes_back(view: View) -> tuple[str, ...]:
+    """Return what mends it where the filter is loose already: a route. Else what the table of causes says."""
+    loose = max(view.settings.get(f"{whose}.rp_filter", 0) for whose in ("conf.all", "interface")) == 2
+    return tuple(f"ip route add {source} dev {view.interface}" for source in sorted(view.sources)[:3]) if loose else ()
 
 
 def explain_reverse_path(view: View, refused: Collection[IPv4Address]) -> tuple[str, ...]:
@@ -158,7 +189,7 @@ def _of_the_layers(view: View) -> Iterator[Finding]:
     passed = wire.passed_ingress.get(str(view.question.ifindex), 0)
     if 2 * passed >= total(view.good):
         yield from _hooks(view)
-    elif not wire.dropped:
+    elif not wire.dropped and total(view.good) >= FEW:
         yield from _ingress(view, passed)
 
 
@@ -170,25 +201,29 @@ def _ingress(view: View, passed: int) -> list[Finding]:
         _wire_showed(view, view.good),
         f"A packet socket behind the ingress rules of {view.interface} saw {passed}.",
     )
-    if is_bridge_port(view):
-        bridge = view.name(view.link.master)
-        more = f"{view.interface} is a port of the bridge {bridge}: IP sees the frames there."
-        return [found("interface-is-a-bridge-port", *evidence, more, cure=(_join_on(bridge),))]
-    rules = _rules(view, "ingress")
-    return [found("dropped-at-ingress", *evidence, *_tell(rules), cure=_removals(rules))]
+    if is_port(view):
+        return [found("interface-is-a-bridge-port", *evidence, *port_of(view), cure=join_on(view))]
+    rules = rules_of(view, "ingress")
+    return [found("dropped-at-ingress", *evidence, *tell(rules), cure=removals(rules))]
 
 
-def is_bridge_port(view: View) -> bool:
-    """Tell whether the interface is a port of a bridge here."""
+def is_port(view: View) -> bool:
+    """Tell whether what comes in by the interface goes to a bridge, a bond or a team instead. A VRF leaves it there."""
     link = view.link
-    if link is None or link.master is None:
-        return False
-    master = view.links.get(link.master)
-    return link.port_kind == "bridge" or (master is not None and master.kind in {"bridge", "openvswitch"})
+    master = view.links.get(link.master) if link is not None and link.master is not None else None
+    return link is not None and link.master is not None and (master is None or master.kind != "vrf")
 
 
-def _join_on(bridge: str) -> str:
-    return f"Join on the bridge, {bridge}, and give it the address."
+def port_of(view: View) -> tuple[str, ...]:
+    """Say of what it is a port."""
+    master = view.links.get(view.link.master or 0) if view.link else None
+    kind, name = (master.kind or "device", master.name) if master else ("device", "above it")
+    return (f"{view.interface} is a port of the {kind} {name}: IP sees the frames there.",)
+
+
+def join_on(view: View) -> tuple[str, ...]:
+    """Say where to join instead."""
+    return (f"Join on {view.name(view.link.master if view.link else None)}, and give it the address.",)
 
 
 def _hooks(view: View) -> list[Finding]:
@@ -200,16 +235,18 @@ def _hooks(view: View) -> list[Finding]:
     if 2 * policy >= number or (2 * _grew_xfrm(view) >= number and not raw):
         grown = listed(f"{name} {by}" for name, by in _xfrm(view).items())
         return [found("ipsec-policy", showed, f"Grown: {grown}.", sure=bool(policy))]
-    if raw and 2 * raw >= number:
-        return []  # It came through IP, and is lost in UDP: nothing that a firewall does.
+    own_drops = view.own.drops if view.own is not None else 0
+    if max(raw or 0, own_drops) * 2 >= number:
+        return []  # It came through IP, and is lost in UDP or at the socket: nothing that a firewall does.
     refused = [each for each in view.answers() if each.group == "refused" and each.all_hosts != "refused"]
     joined = view.own is not None and view.own.refused_what != "join"
     if refused and not joined:
         return []
     firewall = view.dropped(["NETFILTER_DROP"])
+    firewall = firewall if 2 * firewall >= number else 0
     if view.knows_drops and not firewall:
         return []
-    rules = {hook: _rules(view, hook) for hook in ("prerouting", "input")}
+    rules = {hook: rules_of(view, hook) for hook in ("prerouting", "input")}
     if not firewall and _saw_the_firewall(view) and not any(rules.values()):
         return []
     hook = _which_hook(view, rules)
@@ -218,7 +255,7 @@ def _hooks(view: View) -> list[Finding]:
         evidence.append(f"The kernel says that a rule of the firewall dropped {firewall} of them.")
     if hook is None:
         return []
-    evidence += _tell(rules[hook]) or [_by_counters(view, hook)]
+    evidence += tell(rules[hook]) or [_by_counters(view, hook)]
     other = "firewall-input" if hook == "prerouting" else "firewall-prerouting"
     sure = bool(firewall) or any(rule.certain for rule in rules[hook])
     return [
@@ -227,7 +264,7 @@ def _hooks(view: View) -> list[Finding]:
             *evidence,
             sure=sure,
             others=() if sure else (other,),
-            cure=_removals(rules[hook]),
+            cure=removals(rules[hook]),
         )
     ]
 
@@ -279,16 +316,19 @@ def _saw_the_firewall(view: View) -> bool:
     return found is not None and "nftables" in found.seen
 
 
-def _rules(view: View, hook: str) -> list[Rule]:
+def rules_of(view: View, *hooks: str) -> list[Rule]:
+    """Return the rules that may drop the datagrams in one of these hooks."""
     found = view.case.get(Rules, "after")
-    return [rule for rule in (found.rules if found else ()) if rule.hook == hook and "udp" in rule.matches]
+    return [rule for rule in (found.rules if found else ()) if rule.hook in hooks and "udp" in rule.matches]
 
 
-def _tell(rules: Sequence[Rule]) -> list[str]:
+def tell(rules: Sequence[Rule]) -> list[str]:
+    """Say what the rules do."""
     return [f"This rule {'drops' if rule.certain else 'may drop'} them: {rule.text}" for rule in rules]
 
 
-def _removals(rules: Sequence[Rule]) -> tuple[str, ...]:
+def removals(rules: Sequence[Rule]) -> tuple[str, ...]:
+    """Return the commands that take the rules away."""
     return tuple(rule.remove for rule in rules if rule.remove)
 
 
@@ -296,9 +336,17 @@ def _somewhere(view: View) -> Unknown:
     evidence = [_wire_showed(view, view.incoming(view.look) or [])]
     drops = sorted(view.drops(), key=lambda drop: -drop.number)[:3]
     evidence += [f"The kernel dropped {drop.number}: {drop.reason}{_at(drop)}." for drop in drops]
-    codes = ("firewall-prerouting", "firewall-input") if view.good else ("fragments-lost", "bad-ip-checksum")
+    passed_ip = view.own is not None and (view.own.raw or view.own.drops)
+    firewall = ("firewall-prerouting", "firewall-input")
+    codes: tuple[str, ...] = firewall if view.good or _whole(view) else ("fragments-lost",)
+    codes = ("cgroup-filter", "ipsec-policy", "bad-udp-checksum") if passed_ip else codes
     needs = () if view.knows_drops else ("Root sees why the kernel drops them: run the same as root.",)
     return Unknown(codes, tuple(evidence), needs)
+
+
+def _whole(view: View) -> int:
+    wire = view.case.get(Wire, view.look)
+    return wire.whole if wire else 0
 
 
 def _at(drop: Drop) -> str:
@@ -308,7 +356,7 @@ def _at(drop: Drop) -> str:
 # XDP comes before the wire
 
 
-def _xdp(view: View) -> Iterator[Finding]:
+def _xdp(view: View) -> Iterator[Finding | Unknown]:
     link = view.link
     if link is None or link.xdp is None or view.received or not (view.deaf or view.own is None):
         return
@@ -316,6 +364,10 @@ def _xdp(view: View) -> Iterator[Finding]:
         return
     attached = f"An XDP program is attached to {link.name} ({link.xdp}). It comes before every other look."
     dropped = view.dropped(places=_XDP) or view.dropped(["XDP"])
+    lost = view.counter(f"dev.{link.name}.rx_packets") - view.counter("Ip.InReceives")
+    if not dropped and lost < FEW:
+        yield Unknown(("dropped-by-xdp", "not-on-the-wire"), (attached,), ("Root sees what XDP drops.",))
+        return
     others = () if dropped else ("not-on-the-wire",)
     said = (f"The kernel says that it dropped {many(dropped, 'datagram')}.",) if dropped else ()
     silent = ("The wire, which comes after it, showed nothing.",) if view.wire_silent else ()

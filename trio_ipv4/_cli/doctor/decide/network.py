@@ -5,9 +5,10 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Final
 
+from trio_ipv4._cli.doctor.decide import kernel
 from trio_ipv4._cli.doctor.decide.finding import Finding, Unknown, Where, found
-from trio_ipv4._cli.doctor.decide.view import LOOKS, SOURCE_SPECIFIC, View, duration, listed, total
-from trio_ipv4._cli.doctor.evidence import Counters, Flow, FreshJoin, IGMPSeen, OwnReport, Sockets, Unicast
+from trio_ipv4._cli.doctor.decide.view import FEW, LOOKS, SOURCE_SPECIFIC, View, duration, listed, total
+from trio_ipv4._cli.doctor.evidence import Counters, Flow, FreshJoin, IGMPSeen, OwnReport, Sockets, UDPSocket, Unicast
 from trio_ipv4._cli.output import many
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ _NEEDS_WIRE: Final = "With CAP_NET_RAW the wire can be heard: run it as root, or
 _NEEDS_PROBE: Final = "A report of its own tells whether a switch has forgotten this host: --probe."
 _SAME_MAC: Final = 0x007F_FFFF
 """RFC 1112 section 6.4: of a group's 28 bits, the hardware address has the lower 23."""
+_LONG: Final = 60.0
+"""In seconds, chosen: what sends more rarely than that is no flow."""
 _QUERIER: Final = 125.0
 """In seconds: a querier's interval (RFC 9776 section 8.2)."""
 _FORGOTTEN: Final = ("snooping-without-querier", "pruned-by-another", "igmp-queries-blocked")
@@ -51,37 +54,60 @@ def _near(view: View) -> Iterator[Finding]:
     elsewhere = [flow for flow in group if flow.port == view.question.port and not view.is_incoming(flow)]
     ports = [flow for flow in group if flow.port not in {None, view.question.port} and view.is_incoming(flow)]
     twins = [flow for flow in flows if _shares_mac(view, flow) and view.is_incoming(flow)]
-    if ports:
-        said = f"The wire showed {_count(ports)} to port {listed({flow.port for flow in ports})} of the group, and"
-        yield _finding("other-port", f"{said} none to {view.question.port}.")
-    elif elsewhere and not _are_parts_of_one(view, elsewhere):
-        where = listed({view.name(flow.ifindex) for flow in elsewhere})
-        said = f"The wire showed {_count(elsewhere)} on {where}, and none on {view.interface}."
-        yield _finding("joined-on-another-interface", said, cure=(f"Join on {where}, by its name or index.",))
-    elif twins:
+    below = [flow for flow in elsewhere if _is_port_of(view, flow)]
+    if _count(below) >= FEW:
+        yield _lost_in_the_bridge(view, below)
+    elif _count(ports) >= FEW:
+        said = f"The wire showed {_datagrams(ports)} to port {listed({flow.port for flow in ports})} of the group, and"
+        yield _near_it(view, "other-port", f"{said} none to {view.question.port}.")
+    elif _count(apart := [flow for flow in elsewhere if _is_apart(view, flow)]) >= FEW:
+        where = listed({view.name(flow.ifindex) for flow in apart})
+        said = f"The wire showed {_datagrams(apart)} on {where}, and none on {view.interface}."
+        yield _near_it(view, "joined-on-another-interface", said, cure=(f"Join on {where}, by its name or index.",))
+    elif _count(twins) >= FEW:
         named = listed({flow.destination for flow in twins})
-        said = f"The wire showed {_count(twins)} to {named}, whose hardware address is the same, and none to"
-        yield _finding("same-mac-other-group", f"{said} {view.question.group}.")
+        said = f"The wire showed {_datagrams(twins)} to {named}, whose hardware address is the same, and none to"
+        yield _near_it(view, "same-mac-other-group", f"{said} {view.question.group}.")
 
 
-def _are_parts_of_one(view: View, flows: list[Flow]) -> bool:
-    """Tell whether they came by a port of this very interface, or by what is above it: the same frames, elsewhere."""
-    own = view.link
-    for flow in flows:
-        link = view.links.get(flow.ifindex)
-        if own is None or link is None:
-            return True
-        if own.index not in {link.master, link.lower} and link.index not in {own.master, own.lower}:
-            return False
-    return True
+def _near_it(view: View, code: str, said: str, *, cure: tuple[str, ...] = ()) -> Finding:
+    """It may be another flow that has nothing to do with it. A program that was named makes it no surer."""
+    others = ("not-on-the-wire", *_FORGOTTEN) if view.was_member is not False else ("not-on-the-wire",)
+    return _finding(code, said, sure=False, others=others, cure=cure)
+
+
+def _lost_in_the_bridge(view: View, below: list[Flow]) -> Finding:
+    port = listed({view.name(flow.ifindex) for flow in below})
+    said = f"The wire showed {_datagrams(below)} on {port}, a port of {view.interface}, and none on {view.interface}."
+    rules = kernel.rules_of(view, "ingress")
+    sure = any(rule.certain for rule in rules)
+    return _finding("dropped-at-ingress", said, *kernel.tell(rules), sure=sure, cure=kernel.removals(rules))
+
+
+def _is_port_of(view: View, flow: Flow) -> bool:
+    link = view.links.get(flow.ifindex)
+    return link is not None and link.master == view.question.ifindex
+
+
+def _is_apart(view: View, flow: Flow) -> bool:
+    """Tell whether a flow came by another interface, and by no part of this one, nor by a port or the loopback."""
+    own, link = view.link, view.links.get(flow.ifindex)
+    if own is None or link is None or link.loopback or link.master is not None:
+        return False
+    return own.index != link.lower and link.index not in {own.master, own.lower}
 
 
 def _shares_mac(view: View, flow: Flow) -> bool:
     different = int(flow.destination) ^ int(view.question.group)
-    return different != 0 and different & _SAME_MAC == 0
+    same_port = flow.protocol == 17 and flow.port == view.question.port
+    return same_port and different != 0 and different & _SAME_MAC == 0
 
 
-def _count(flows: list[Flow]) -> str:
+def _count(flows: list[Flow]) -> int:
+    return total(flows)
+
+
+def _datagrams(flows: list[Flow]) -> str:
     return many(total(flows), "datagram")
 
 
@@ -93,24 +119,33 @@ def _of_this_host(view: View) -> Iterator[Finding]:
     if out is None:
         yield from _loopback_off_unseen(view)
         return
-    by_it = [flow for flow in out if flow.ifindex == view.question.ifindex]
-    if by_it:
-        said = f"This host itself sends the group by {view.interface}: the wire showed {_count(by_it)} going out."
-        yield _finding("loopback-off", said, "No receiver on this host hears them.")
-    elif out:
-        where = listed({view.name(flow.ifindex) for flow in out})
-        said = f"This host itself sends the group by {where}, not by {view.interface}: {_count(out)} went out there."
-        yield _finding("sends-on-another-interface", said)
+    own = [flow for flow in out if flow.source in view.own_addresses]  # Others are sent on, by a router or a bridge.
+    by_it = [flow for flow in own if flow.ifindex == view.question.ifindex]
+    if _count(by_it) >= FEW:
+        said = f"This host itself sends the group by {view.interface}: the wire showed {_datagrams(by_it)} going out."
+        sure = any(each.multicast_loop is False for each in _all_sockets(view))
+        deaf = "No receiver on this host hears them."
+        yield _finding("loopback-off", said, deaf, sure=sure, others=() if sure else ("firewall-input",))
+    elif _count(own) >= FEW:
+        where = listed({view.name(flow.ifindex) for flow in own})
+        said = (
+            f"This host itself sends the group by {where}, not by {view.interface}: {_datagrams(own)} went out there."
+        )
+        yield _finding("sends-on-another-interface", said, sure=False, others=("not-on-the-wire",))
 
 
 def _loopback_off_unseen(view: View) -> Iterator[Finding]:
     """Without the wire: datagrams go out, none come in, and a socket has the loop off."""
-    found = view.case.get(Sockets)
-    silent = [each for each in (found.sockets if found else ()) if each.multicast_loop is False]
+    silent = [each for each in _all_sockets(view) if each.multicast_loop is False]
     sent = view.counter("IpExt.OutMcastPkts", "before")
     if silent and sent >= 5 and not view.counter("IpExt.InMcastPkts"):
         said = f"This host sent {many(sent, 'multicast datagram')}, and a socket of it has IP_MULTICAST_LOOP 0."
         yield _finding("loopback-off", said, sure=False, needs=(_NEEDS_WIRE,))
+
+
+def _all_sockets(view: View) -> tuple[UDPSocket, ...]:
+    found = view.case.get(Sockets)
+    return found.sockets if found else ()
 
 
 # Nothing comes here
@@ -118,7 +153,7 @@ def _loopback_off_unseen(view: View) -> Iterator[Finding]:
 
 def _reports_blocked(view: View) -> Finding | None:
     join = view.case.get(FreshJoin, "test_join")
-    if join is None or join.refused or join.requests < 1:
+    if join is None or join.refused or join.requests < 1 or (view.link is not None and view.link.loopback):
         return None
     # The counters are moved by all that this host sends, the wire's count is not.
     if join.on_wire if join.on_wire is not None else join.sent:
@@ -136,15 +171,23 @@ def _silent(view: View) -> Iterator[Finding | Unknown]:
     if (old := _old_version(view, silent)) is not None:
         yield old
         return
-    told = view.was_member is False or report is not None or _was_asked_for(view)
+    sent_report = report is not None and (not report.refused or report.revived_by_frame is not None)
+    told = view.was_member is False or sent_report or _was_asked_for(view)
     if not told or any(each is None for each in (view.link, view.memberships, view.case.get(FreshJoin, "test_join"))):
         member = f"This host has been a member on {view.interface}{view.for_how_long()}, so our join sent no report."
         said = (silent, member, _queries(view)) if view.was_member else (silent, _queries(view))
         yield Unknown(("not-on-the-wire", *_FORGOTTEN), said, (_NEEDS_PROBE,))
         return
-    sent = "A report of our own changed nothing." if report is not None else "The report of our join changed nothing."
-    evidence = [silent, sent, *_about_the_source(view)]
-    yield _finding("not-on-the-wire", *evidence)
+    if view.link is not None and view.link.xdp is not None:
+        attached = f"An XDP program is attached to {view.interface}, which comes before every look."
+        yield Unknown(("not-on-the-wire", "dropped-by-xdp"), (silent, attached))
+        return
+    sent = "After a report of our own" if report is not None else "After the report of our join"
+    evidence = [silent, f"{sent}, still nothing came.", *_about_the_source(view)]
+    # A slow sender may have been between two datagrams.
+    sure = _watched(view) >= _LONG
+    needs = () if sure else ("If it sends rarely, look for longer: --for 1m.",)
+    yield _finding("not-on-the-wire", *evidence, sure=sure, needs=needs)
 
 
 def _watched(view: View) -> float:
@@ -183,8 +226,8 @@ def _revived(view: View, report: OwnReport) -> Finding:
     brought = f"After an IGMP report of ours {many(number, 'datagram')} came within 1 s: the switch had forgotten us."
     member = f"This host has been a member on {view.interface}{view.for_how_long()}."
     if not report.revived:
-        said = "The same report was dropped on its way out of this host; sent past the firewall, it arrived."
-        return _finding("igmp-reports-blocked", silent, brought, said)
+        said = "The same report did not bring it at first; sent past this host's firewall, it did."
+        return _finding("igmp-reports-blocked", silent, brought, said, sure=report.refused is not None)
     heard, queries = view.igmp(), _general_queries(view)
     evidence = (silent, member, brought, _queries(view))
     if queries and not _was_asked_for(view):
@@ -238,5 +281,5 @@ def _silent_as_far_as_seen(view: View) -> Iterator[Finding | Unknown]:
         member = f"This host has been a member on {view.interface}{view.for_how_long()}, so our join sent no report."
         yield Unknown(("not-on-the-wire", *_FORGOTTEN), (silent, member), (f"{_NEEDS_WIRE[:-1]} and --probe.",))
     else:
-        evidence = (silent, "The report of our join changed nothing.", *_about_the_source(view))
+        evidence = (silent, "After the report of our join, still nothing came.", *_about_the_source(view))
         yield _finding("not-on-the-wire", *evidence, sure=False, needs=(_NEEDS_WIRE,))

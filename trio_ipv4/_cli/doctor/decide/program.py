@@ -1,7 +1,7 @@
 """The program: how its socket is bound, what it is a member of, and whether it reads.
 
-With `--pid`, its sockets tell it themselves. Without, the sockets on the port are looked at from outside. Then it takes
-a fault of each of them to make a finding: one that is in order may be the one that is meant.
+With `--pid`, its sockets tell it themselves. Without, the sockets on the port are looked at from outside. Then there is
+a finding only if all of them have a fault: one that is in order may be the one that is meant.
 
 Everything is judged by what it was before our own join, which makes careless sockets hear as well.
 """
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 _finding: Final = functools.partial(found, where=Where.PROGRAM)
 
+_BINDINGS: Final = frozenset(
+    {"ipv6-only-socket", "socket-is-connected", "bound-to-another-address", "bound-to-another-interface"}
+)
 _MEMBERSHIP: Final = 48
 """Octets of option memory that a membership takes (struct ip_mc_socklist), where a pointer has 64 bits."""
 _AT_THE_EDGES: Final = 2
@@ -76,9 +79,13 @@ def find(view: View) -> Iterator[Finding | Unknown]:
         return
     judged = [list(_judge(view, each)) for each in sockets]
     if all(judged):
-        yield from _unless_it_holds_the_port(view, program, judged[0])
+        # The one that is nearest to right is meant: its binding is in order, at least.
+        nearest = min(judged, key=_is_bound_wrong)
+        if len(sockets) > 1 and program is None:
+            nearest = list(map(_likely, nearest))
+        yield from _unless_it_holds_the_port(view, program, nearest)
     yield from _cross_talk(view, sockets)
-    yield from _duplicates(view)
+    yield from _duplicates(view, sockets)
 
 
 def is_seen_healthy(view: View) -> bool:
@@ -87,19 +94,37 @@ def is_seen_healthy(view: View) -> bool:
     return program is not None and bool(program.sockets) and bool(find_sockets(view))
 
 
+def why_unseen(view: View) -> str:
+    """Say why the program was not looked into."""
+    program = view.case.get(Program)
+    if program is not None and program.refused is not None:
+        name = f"{program.name} (pid {program.pid})"
+        return f"{name} can't be asked ({program.refused}): run this as its own user, or as root."
+    return "The program itself was not looked at: --pid PID."
+
+
 def describe(view: View) -> list[str]:
     """Say which sockets were looked at."""
+    key = view.question.ifindex, view.question.group
     for each in find_sockets(view)[:1]:
-        if each.memberships:
+        if any((held.ifindex, held.group) == key for held in each.memberships or ()):
             return [f"The socket of {each.label} is a member on {view.interface}{view.for_how_long()}."]
         return [f"The port is open for {each.label}, and this host is a member{view.for_how_long()}."]
     return []
 
 
+def _is_bound_wrong(found: list[Finding | Unknown]) -> bool:
+    return any(each.code in _BINDINGS for each in found if isinstance(each, Finding))
+
+
+def _likely(found: Finding | Unknown) -> Finding | Unknown:
+    return attrs.evolve(found, sure=False) if isinstance(found, Finding) else found
+
+
 def _unless_it_holds_the_port(
     view: View, program: Program | None, judged: list[Finding | Unknown]
 ) -> Iterator[Finding | Unknown]:
-    """Who keeps the port to itself, and is no member, is hardly the program that was meant: that one could not bind."""
+    """A non-member that does not share the port is hardly the program that was meant, which could not bind then."""
     unseen = view.question.pid is None or program is None or not program.sockets
     if (
         unseen
@@ -117,12 +142,17 @@ def _unless_it_holds_the_port(
 def _of_the_process(program: Program) -> Iterator[Finding | Unknown]:
     if not program.state:
         yield Unknown((), (f"There is no process {program.pid}.",), ("Name the program that runs now: --pid PID.",))
-    elif program.state in {"T", "t"}:
+    elif program.state == "T":
         evidence = f"{program.name} (pid {program.pid}) is in state {program.state}: stopped."
         yield _finding("program-stopped", evidence, cure=(f"kill -CONT {program.pid}",))
-    elif program.here is False or (program.sockets and all(each.here is False for each in program.sockets)):
+    elif _is_elsewhere(program):
         evidence = f"{program.name} (pid {program.pid}) is in another network namespace than this command."
         yield _finding("other-network-namespace", evidence)
+
+
+def _is_elsewhere(program: Program) -> bool:
+    """Tell whether its sockets are in another network namespace; if it has none, whether itself is."""
+    return all(each.here is False for each in program.sockets) if program.sockets else program.here is False
 
 
 def _without_a_socket(view: View, program: Program | None) -> Iterator[Finding | Unknown]:
@@ -131,7 +161,10 @@ def _without_a_socket(view: View, program: Program | None) -> Iterator[Finding |
         yield from _port_in_use(view)
         return
     if program is None or not program.sockets:
-        yield from _open_elsewhere(view, program)
+        there = list(_open_elsewhere(view, program))
+        yield from there
+        if program is not None and program.refused is None and not there:
+            yield Unknown(("not-a-member",), (f"{program.name} (pid {program.pid}) has no UDP socket.",))
         return
     ports = {each.port for each in program.sockets if each.port}
     if not ports:
@@ -163,6 +196,9 @@ def _port_is_taken(view: View) -> bool:
 
 def _port_in_use(view: View, *, sure: bool = True) -> Iterator[Finding | Unknown]:
     """Our bind failed. It is a fault if the one who holds the port is not the program, or not a member."""
+    if not sure and (there := list(_open_elsewhere(view, None))):
+        yield from there  # A proxy holds it for a container.
+        return
     holders = [each for each in _listed(view) if each.port == view.question.port]
     named = listed({_name_of(each) for each in holders}) or "somebody whom this user can't see"
     said = f"bind({view.question.group}:{view.question.port}) says EADDRINUSE, though it asks to share the port."
@@ -270,18 +306,18 @@ def _judge(view: View, socket: Sock) -> Iterator[Finding | Unknown]:
 
 
 def _binding(view: View, socket: Sock) -> Iterator[Finding | Unknown]:
-    group = str(view.question.group)
-    who = socket.label
-    if socket.states and all(state in {"T", "t"} for state in socket.states):
+    group, who = str(view.question.group), socket.label
+    names = {group, f"::ffff:{group}"}
+    if socket.states and all(state == "T" for state in socket.states):
         yield _finding("program-stopped", f"The program {who} is stopped.", cure=(f"kill -CONT {listed(socket.pids)}",))
     elif socket.only_ipv6:
         yield _finding("ipv6-only-socket", f"The socket of {who} is an IPv6 one with IPV6_V6ONLY 1.")
-    elif socket.peer is not None:
-        said = f"The socket of {who} is connected to {socket.peer}, which made its own address {socket.local}."
+    elif socket.peer is not None and not (socket.local in names and socket.peer in map(str, view.sources)):
+        said = f"The socket of {who} is connected to {socket.peer}; its own address is {socket.local}."
         yield _finding("socket-is-connected", said)
-    elif not socket.is_wild and socket.local not in {group, f"::ffff:{group}"}:
+    elif not socket.is_wild and socket.local not in names:
         yield _finding("bound-to-another-address", f"The socket of {who} is bound to {socket.local}, not to {group}.")
-    elif socket.ifindex and view.question.ifindex and socket.ifindex != view.question.ifindex:
+    elif socket.ifindex and view.link is not None and socket.ifindex not in {view.link.index, view.link.master}:
         said = f"The socket of {who} is bound to {view.name(socket.ifindex)}, not to {view.interface}."
         yield _finding("bound-to-another-interface", said)
 
@@ -313,7 +349,7 @@ def _membership(view: View, socket: Sock) -> Iterator[Finding | Unknown]:
 def _hears_by_others(view: View) -> bool:
     """Tell whether other programs' memberships on the interface let the sources in."""
     merged = view.filter()
-    return merged is not None and (not view.sources or all(_accepts(merged.filter, each) for each in view.sources))
+    return merged is not None and (not view.sources or any(_accepts(merged.filter, each) for each in view.sources))
 
 
 def _accepts(hears: Filter | Held, source: IPv4Address) -> bool:
@@ -326,8 +362,8 @@ def _own_filter(view: View, socket: Sock, held: Held) -> Iterator[Finding | Unkn
         return
     if not view.sources or any(_accepts(held, source) for source in view.sources):
         return
-    sending = listed(view.sources)
-    said = f"The filter of {socket.label} is {held.mode.upper()} {{{listed(held.sources)}}}; {sending} sends."
+    refused = listed(view.sources)
+    said = f"The filter of {socket.label} is {held.mode.upper()} {{{listed(held.sources)}}}: it refuses {refused}."
     if held.mode == "exclude":
         yield _finding("source-excluded", said)
     elif len(held.sources) >= view.settings.get("igmp_max_msf", 10):
@@ -422,8 +458,8 @@ def _merged_filter(view: View) -> Iterator[Finding | Unknown]:
         return
     if not view.sources or any(_accepts(merged.filter, source) for source in view.sources):
         return
-    shown, sending = listed(merged.filter.sources), listed(view.sources)
-    said = f"The members' filter on {view.interface} is {merged.filter.mode.upper()} {{{shown}}}; {sending} sends."
+    shown, refused = listed(merged.filter.sources), listed(view.sources)
+    said = f"The members' filter on {view.interface} is {merged.filter.mode.upper()} {{{shown}}}: it refuses {refused}."
     if merged.filter.mode == "exclude":
         yield _finding("source-excluded", said, sure=merged.certain)
     elif len(merged.filter.sources) >= view.settings.get("igmp_max_msf", 10):
@@ -445,7 +481,7 @@ def _reading(view: View, socket: Sock) -> Iterator[Finding | Unknown]:
     overflowed = sum(view.counter("Udp.RcvbufErrors", phase) for phase in LOOKS)
     dropped = queue.dropped or 0
     if dropped >= FEW and 2 * overflowed < dropped:
-        yield from _rejects(socket, dropped)
+        yield from _rejects(view, socket, queue)
     elif dropped and overflowed:
         yield from _overflows(view, socket, queue)
     elif queue.peak and not queue.fell and _kept_all(view, queue.peak - (queue.low or 0)):
@@ -458,10 +494,18 @@ def _kept_all(view: View, octets: int) -> bool:
     return 2 * octets >= (view.heard or 0) * _LEAST_TRUESIZE
 
 
-def _rejects(socket: Sock, dropped: int) -> Iterator[Finding | Unknown]:
+def _rejects(view: View, socket: Sock, queue: UDPSocket) -> Iterator[Finding | Unknown]:
+    dropped = queue.dropped or 0
     said = f"The socket of {socket.label} dropped {many(dropped, 'datagram')}, and its queue did not overflow."
-    if socket.filter_length:
-        yield _finding("socket-filter", said, f"Its BPF program has {many(socket.filter_length, 'instruction')}.")
+    # Wrong checksums and want of memory count as a socket's drops, too.
+    faults = sum(view.counter(f"Udp.{name}", phase) for name in ("InCsumErrors", "MemErrors") for phase in LOOKS)
+    every = (_dropped_while_joined(view, queue) or 0) >= (view.heard or 0) - _AT_THE_EDGES
+    sure = every or 2 * view.dropped(["SOCKET_FILTER"]) >= (view.heard or 0)
+    if 2 * faults >= dropped and not view.dropped(["SOCKET_FILTER"]):
+        yield Unknown(("socket-filter", "cgroup-filter", "bad-udp-checksum"), (said,), (_WITH_PID,))
+    elif socket.filter_length:
+        length = many(socket.filter_length, "instruction")
+        yield _finding("socket-filter", said, f"Its BPF program has {length}.", sure=sure)
     elif socket.filter_length == 0:
         yield _finding("cgroup-filter", said, "The socket itself has no BPF program.", sure=False)
     else:
@@ -473,7 +517,8 @@ def _overflows(view: View, socket: Sock, queue: UDPSocket) -> Iterator[Finding |
     said = f"The socket of {socket.label} dropped {many(queue.dropped or 0, 'datagram')}; {waited}"
     # It was full when it dropped. If it is not always full, somebody reads.
     if queue.fell or (queue.low is not None and 2 * queue.low < queue.buffer):
-        yield _finding("receive-buffer-overflow", said)
+        full = view.dropped(["SOCKET_RCVBUFF"]) or 2 * (queue.peak or 0) >= queue.buffer
+        yield _finding("receive-buffer-overflow", said, sure=bool(full))
         return
     dropped, heard = _dropped_while_joined(view, queue), view.heard or 0
     if dropped is None or heard < FEW or not (socket.states or socket.pids):
@@ -514,10 +559,20 @@ def _cross_talk(view: View, sockets: Sequence[Sock]) -> Iterator[Finding | Unkno
             return
 
 
-def _duplicates(view: View) -> Iterator[Finding]:
+def _hears_by(view: View, socket: Sock, ifindexes: Sequence[int]) -> bool:
+    """Tell whether a socket hears the group by all of these interfaces; one that can't be asked may."""
+    if socket.ifindex:
+        return set(ifindexes) <= {socket.ifindex}
+    if socket.memberships is None or socket.multicast_all:
+        return True
+    return set(ifindexes) <= {held.ifindex for held in socket.memberships if held.group == view.question.group}
+
+
+def _duplicates(view: View, sockets: Sequence[Sock]) -> Iterator[Finding]:
     twins = view.case.get(Twins)
     for each in twins.duplicated if twins else ():
-        if each.number >= FEW:
+        heard_by = [socket for socket in sockets if _hears_by(view, socket, each.ifindexes)]
+        if each.number >= FEW and each.group in {None, view.question.group} and heard_by:
             by = listed(view.name(index) for index in each.ifindexes)
             said = f"{many(each.number, 'datagram')} came twice within 50 ms, by {by}."
             yield _finding("duplicates", said)

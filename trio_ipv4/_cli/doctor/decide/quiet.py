@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from trio_ipv4._cli.doctor.decide.finding import Finding, Unknown, found
-from trio_ipv4._cli.doctor.decide.kernel import explain_reverse_path, is_bridge_port
+from trio_ipv4._cli.doctor.decide.kernel import explain_reverse_path, is_port, join_on, port_of
 from trio_ipv4._cli.doctor.evidence import Counters
 from trio_ipv4._cli.output import many
 
@@ -21,16 +21,25 @@ if TYPE_CHECKING:
 _ENOUGH: Final = 5
 """In datagrams, chosen: fewer may be anything, such as a query and its answers."""
 _NEEDS: Final = "With CAP_NET_RAW the wire can be heard: run it as root, or with setcap cap_net_raw+ep."
-_BEFORE_IP: Final = ("dropped-at-ingress", "vlan-tagged", "frame-for-another-mac", "dropped-by-xdp")
-_BEFORE_ROUTE: Final = ("firewall-prerouting", "martian-source", "source-is-own-address", "same-mac-other-group")
+_ELSEWHERE: Final = ("not-on-the-wire", "snooping-without-querier")
+"""What came may have been anything."""
+_BEFORE_IP: Final = (*_ELSEWHERE, "dropped-at-ingress", "vlan-tagged", "frame-for-another-mac", "dropped-by-xdp")
+_BEFORE_ROUTE: Final = (
+    *_ELSEWHERE,
+    "firewall-prerouting",
+    "martian-source",
+    "source-is-own-address",
+    "same-mac-other-group",
+)
 
 
 def find(view: View) -> Iterator[Finding | Unknown]:
     """Find the layer that loses the datagrams."""
     if not view.deaf or view.flows("joined") is not None or view.case.get(Counters, "joined") is None:
         return
-    if is_bridge_port(view):
-        yield _bridge_port(view)
+    if is_port(view):
+        said = port_of(view)
+        yield found("interface-is-a-bridge-port", *said, sure=False, cure=join_on(view), needs=(_NEEDS,))
         return
     ladder = _Ladder(view)
     if ladder.frames >= _ENOUGH and not _accounts(ladder.packets, ladder.frames) and ladder.packets < _ENOUGH:
@@ -59,14 +68,6 @@ def _accounts(part: int, whole: int) -> bool:
 def _before_ip(view: View, ladder: _Ladder) -> Iterator[Unknown]:
     said = f"{view.interface} received {many(ladder.frames, 'frame')}, of which {ladder.packets} reached IP."
     yield Unknown(_BEFORE_IP, (said,), (_NEEDS,))
-
-
-def _bridge_port(view: View) -> Finding:
-    """The tables say it: what comes in by a port goes to the bridge."""
-    bridge = view.name(view.link.master if view.link else None)
-    said = f"{view.interface} is a port of the bridge {bridge}: IP sees the frames there."
-    cure = f"Join on the bridge, {bridge}, and give it the address."
-    return found("interface-is-a-bridge-port", said, sure=False, cure=(cure,), needs=(_NEEDS,))
 
 
 def _before_the_route(view: View, ladder: _Ladder) -> Iterator[Finding | Unknown]:
@@ -111,7 +112,8 @@ def _behind_the_route(view: View, ladder: _Ladder) -> Iterator[Finding | Unknown
         if alone and 10 * view.counter(name) >= 9 * ladder.accepted:
             yield found(code, said, f"{name} grew by {view.counter(name)}.", sure=False, needs=(_NEEDS,))
             return
-    yield Unknown((*codes, "firewall-input"), (said,), (_NEEDS,))
+    elsewhere = () if alone else _ELSEWHERE
+    yield Unknown((*elsewhere, *codes, "firewall-input"), (said,), (_NEEDS,))
 
 
 def _grown(view: View) -> dict[str, int]:

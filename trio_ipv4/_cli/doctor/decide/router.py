@@ -30,7 +30,7 @@ def find(view: View) -> Iterator[Finding | Unknown]:
     names = {vif.number: vif.interface for vif in router.vifs}
     entries = entries_of(view, router)
     wrong = [entry for entry in entries if names.get(entry.incoming) not in {None, view.question.interface}]
-    if wrong:
+    if wrong and (view.question.named or view.incoming("before")):
         first = wrong[0]
         said = f"The group from {first.origin} is expected on {names[first.incoming]}, not on {view.interface}."
         counted = f"{first.wrong} of its packets came by another interface."
@@ -48,6 +48,7 @@ def entries_of(view: View, router: Router) -> list[CacheEntry]:
 def forwards(view: View) -> str | None:
     """Say what shows that it is forwarded; `None`: nothing does."""
     out = [flow for flow in view.outgoing() or () if flow.ifindex != view.question.ifindex]
+    out = [flow for flow in out if flow.source not in view.own_addresses]
     if out:
         return f"{many(total(out), 'datagram')} went out by {listed({view.name(flow.ifindex) for flow in out})}."
     forwarded = view.counter("Ip.ForwDatagrams", "before")

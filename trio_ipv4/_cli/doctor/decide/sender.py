@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
+from ipaddress import IPv4Address
 from typing import TYPE_CHECKING, Final
 
-from trio_ipv4._cli.doctor.decide import tables
+from trio_ipv4._cli.doctor.decide import kernel, tables
 from trio_ipv4._cli.doctor.decide.finding import Finding, Unknown, Where, found
 from trio_ipv4._cli.doctor.decide.view import FEW, View, listed, total
-from trio_ipv4._cli.doctor.evidence import Flow, HeardFrom, Program, ProgramSocket, Rules, Twins
+from trio_ipv4._cli.doctor.evidence import Flow, HeardFrom, Program, ProgramSocket, Twins
 from trio_ipv4._cli.output import many
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ _finding: Final = functools.partial(found, where=Where.NETWORK)
 
 _NEEDS_WIRE = "With CAP_NET_RAW what goes out can be heard: run it as root, or with setcap cap_net_raw+ep."
 _WITH_PID = "Name the program: --pid PID, as its own user or as root."
-_WAYS_OUT: Final = frozenset({"output", "postrouting", "egress"})
+_WAYS_OUT: Final = ("output", "postrouting", "egress")
 _FIREWALL: Final = frozenset({"NETFILTER_DROP", "NETFILTER_EGRESS"})
 _NEVER_FRAGMENTED = frozenset({2, 3})  # IP_PMTUDISC_DO, IP_PMTUDISC_PROBE: linux/in.h
 
@@ -26,12 +27,12 @@ _NEVER_FRAGMENTED = frozenset({2, 3})  # IP_PMTUDISC_DO, IP_PMTUDISC_PROBE: linu
 def find(view: View) -> Iterator[Finding | Unknown]:
     """Judge what goes out."""
     yield from _of_the_process(view)
-    out = view.outgoing()
+    out = _sent(view)
     by_it = [flow for flow in out or () if flow.ifindex == view.question.ifindex]
     elsewhere = [flow for flow in out or () if flow.ifindex != view.question.ifindex]
     if by_it:
         yield from _too_near(view, min(flow.ttl for flow in by_it), _says(view, by_it))
-    elif elsewhere:
+    elif total(elsewhere) >= FEW:
         where = listed({view.name(flow.ifindex) for flow in elsewhere})
         said = f"{many(total(elsewhere), 'datagram')} went out by {where}, and none by {view.interface}."
         yield _finding("sends-on-another-interface", said)
@@ -41,7 +42,7 @@ def find(view: View) -> Iterator[Finding | Unknown]:
 
 def is_healthy(view: View) -> str | None:
     """Say what shows that this host sends as it should; `None`: nothing does."""
-    by_it = [flow for flow in view.outgoing() or () if flow.ifindex == view.question.ifindex]
+    by_it = [flow for flow in _sent(view) or () if flow.ifindex == view.question.ifindex]
     if by_it:
         return _says(view, by_it)
     heard = [each for each in copies(view) if each.ifindex == view.question.ifindex and each.ttl]
@@ -49,6 +50,13 @@ def is_healthy(view: View) -> str | None:
         number = many(sum(each.number for each in heard), "datagram")
         return f"This host heard {number} of its own on {view.interface}, TTL {heard[0].ttl}."
     return None
+
+
+def _sent(view: View) -> list[Flow] | None:
+    """Return what this host sent itself. What comes from elsewhere is sent on, by a router or a bridge."""
+    out = view.outgoing()
+    own = {*view.own_addresses, IPv4Address("127.0.0.1"), IPv4Address("0.0.0.0")}
+    return None if out is None else [flow for flow in out if flow.source in own]
 
 
 def _says(view: View, flows: list[Flow]) -> str:
@@ -66,7 +74,7 @@ def copies(view: View) -> list[HeardFrom]:
 
 def _of_the_process(view: View) -> Iterator[Finding | Unknown]:
     program = view.case.get(Program)
-    if program is not None and program.state in {"T", "t"}:
+    if program is not None and program.state == "T":
         said = f"{program.name} (pid {program.pid}) is in state {program.state}: stopped."
         yield _finding("program-stopped", said, cure=(f"kill -CONT {program.pid}",))
 
@@ -82,7 +90,7 @@ def _too_near(view: View, ttl: int, said: str) -> Iterator[Finding]:
 def _nothing_seen(view: View, *, silent: bool) -> Iterator[Finding | Unknown]:
     """Nothing was seen to go out: by the copies, by the counters and by the socket's options, why?"""
     heard = copies(view)
-    if heard and not any(each.ttl for each in heard):
+    if heard and all(each.ttl == 0 for each in heard):
         number = many(sum(each.number for each in heard), "datagram")
         yield _finding("ttl-zero", f"This host heard {number} of its own with TTL 0.", *_none_out(silent=silent))
         return
@@ -115,8 +123,7 @@ def _none_out(*, silent: bool) -> tuple[str, ...]:
 def _refused(view: View, *, silent: bool) -> Iterator[Finding]:
     """The kernel refused them: the counters of what goes out are moved by this host alone."""
     discarded, unroutable = view.counter("Ip.OutDiscards", "before"), view.counter("Ip.OutNoRoutes", "before")
-    found = view.case.get(Rules, "after")
-    rules = [rule for rule in (found.rules if found else ()) if rule.hook in _WAYS_OUT and "udp" in rule.matches]
+    rules = kernel.rules_of(view, *_WAYS_OUT)
     way = view.ways(view.question.group)
     if unroutable >= FEW and way is not None and way.error is not None:
         yield tables.no_route(view, way.error)
@@ -125,10 +132,15 @@ def _refused(view: View, *, silent: bool) -> Iterator[Finding]:
     if discarded >= FEW or dropped >= FEW or (silent and any(rule.certain for rule in rules)):
         said = [f"Ip OutDiscards grew by {discarded}: that many were refused (EPERM)."] if discarded else []
         said += [f"The kernel says that a rule of the firewall dropped {dropped} of them."] if dropped else []
-        told = [f"This rule {'drops' if rule.certain else 'may drop'} them: {rule.text}" for rule in rules]
-        removals = tuple(rule.remove for rule in rules if rule.remove)
         sure = dropped >= FEW or (silent and any(rule.certain for rule in rules))
-        yield _finding("firewall-output", *_none_out(silent=silent), *said, *told, sure=sure, cure=removals)
+        yield _finding(
+            "firewall-output",
+            *_none_out(silent=silent),
+            *said,
+            *kernel.tell(rules),
+            sure=sure,
+            cure=kernel.removals(rules),
+        )
 
 
 def _by_its_options(view: View, program: Program, *, silent: bool) -> Iterator[Finding | Unknown]:

@@ -1,4 +1,4 @@
-"""What the rules ask of a case, computed once. Whatever a witness did not see is `None`, and never taken for a no."""
+"""What the rules ask of a case. `None` means: not seen. No rule reads it as "no"."""
 
 from __future__ import annotations
 
@@ -42,6 +42,7 @@ FEW: Final = 3
 """Fewer datagrams than this show nothing, where they have to be told from other flows' by their number."""
 ALL_HOSTS: Final = IPv4Address("224.0.0.1")
 SOURCE_SPECIFIC: Final = IPv4Network("232.0.0.0/8")  # RFC 4607
+_LINK_LOCAL: Final = IPv4Network("224.0.0.0/24")  # RFC 5771 section 4
 _NEVER_A_SOURCE: Final = (
     # net/ipv4/route.c, ip_mc_validate_source and ip_route_input_slow
     IPv4Network("0.0.0.0/32"),
@@ -82,26 +83,40 @@ class View:
 
     # What was received
 
-    @property
+    @functools.cached_property
     def heard(self) -> int | None:
-        """How many datagrams our own receiver heard from the network or this host. `None`: it could not look."""
+        """How many datagrams our own receiver heard. `None`: it could not look.
+
+        Where the wire shows that others send, what this host sends itself doesn't count.
+        """
         if self.own is None:
             return None
-        number = sum(each.number for each in self.own.heard)
-        if number or self.own.refused is None:
-            return number
-        # Somebody holds the port. The raw socket stands below ports.
-        return self.own.raw
+        if self.own.refused is not None and not self.own.heard:
+            # Somebody holds the port. The raw socket stands below ports.
+            return self.own.raw
+        own = frozenset() if self.link is None or self.link.loopback else self.own_addresses
+        foreign = sum(each.number for each in self.own.heard if each.source not in own)
+        return foreign if self.good else sum(each.number for each in self.own.heard)
+
+    @property
+    def only_own(self) -> bool:
+        """All that our own receiver heard was sent by this host itself."""
+        heard = self.own.heard if self.own is not None else ()
+        is_loopback = self.link is not None and self.link.loopback
+        return bool(heard) and not is_loopback and all(each.source in self.own_addresses for each in heard)
 
     @property
     def received(self) -> bool:
         """Our own receiver heard the group: the network and this host are in order."""
-        return bool(self.heard)
+        return bool(self.heard) and not self.deaf
 
     @property
     def deaf(self) -> bool:
-        """Our own receiver looked, and heard nothing."""
-        return self.heard == 0
+        """Our own receiver looked, and heard nothing, or less than half of what the wire showed."""
+        if self.heard is None or self.own is None:
+            return False
+        sent = total(self.good)
+        return self.heard == 0 or (sent >= FEW and 2 * (self.heard + self.own.drops) < sent)
 
     @functools.cached_property
     def twin_heard(self) -> int | None:
@@ -138,7 +153,8 @@ class View:
     def is_asked(self, flow: Flow) -> bool:
         """Tell whether it is the group and the port that were asked for. A later fragment has no port."""
         ours = flow.destination == self.question.group and flow.protocol == 17
-        return ours and (flow.port == self.question.port or flow.fragment == "later")
+        asked = self.question.source in {None, flow.source}
+        return ours and asked and (flow.port == self.question.port or flow.fragment == "later")
 
     def is_incoming(self, flow: Flow) -> bool:
         """Tell whether it came in by the interface."""
@@ -168,9 +184,10 @@ class View:
 
     @property
     def wire_silent(self) -> bool:
-        """The wire was heard all the time, and showed none of the group's datagrams to the port."""
-        looks = [flows for phase in LOOKS if (flows := self.incoming(phase)) is not None]
-        return bool(looks) and not any(looks)
+        """The wire was heard without a gap, and showed none of the group's datagrams to the port."""
+        looks = [wire for phase in LOOKS if (wire := self.case.get(Wire, phase)) is not None]
+        gap = any(wire.dropped for wire in looks)
+        return bool(looks) and not gap and not any(self.incoming(phase) for phase in LOOKS)
 
     @functools.cached_property
     def good(self) -> list[Flow]:
@@ -178,9 +195,14 @@ class View:
         return [flow for flow in self.incoming(self.look) or () if is_whole(flow) and not self.is_martian(flow.source)]
 
     def is_martian(self, source: IPv4Address) -> bool:
-        """Tell whether no datagram may come from an address. A link-local group may come from 0.0.0.0."""
+        """Tell whether no datagram may come from an address. A link-local group may come from 0.0.0.0.
+
+        What is sent on the loopback interface has its route already, and is not asked again when it comes in.
+        """
+        if self.link is not None and self.link.loopback:
+            return False
         if source == IPv4Address(0):
-            return not self.question.group.is_link_local and self.question.group not in IPv4Network("224.0.0.0/24")
+            return self.question.group not in _LINK_LOCAL
         return any(source in network for network in _NEVER_A_SOURCE)
 
     # What the kernel says
@@ -190,6 +212,8 @@ class View:
         found = self.case.get(Drops, self.look)
         for drop in found.drops if found else ():
             here = drop.here and drop.ifindex in {self.question.ifindex, None, 0}
+            # What goes out has no interface yet when the output hook drops it.
+            here = here and (drop.source in self.own_addresses) == (self.question.role == "sender")
             if here and drop.protocol == 17 and drop.port in {self.question.port, None}:
                 yield drop
 
@@ -224,8 +248,8 @@ class View:
         """
         if self.link is not None and not self.link.up:
             return
-        for phase in ("before", "joined"):
-            found = self.case.get(InputRoutes, "before" if phase == "before" else "joined")
+        for phase in reversed(LOOKS):
+            found = self.case.get(InputRoutes, phase)
             yield from (each for each in (found.answers if found else ()) if not each.neighbour)
 
     @functools.cached_property
@@ -236,8 +260,8 @@ class View:
 
     def ways(self, destination: IPv4Address) -> Way | None:
         """Return which way the routes lead to an address."""
-        for phase in ("before", "joined"):
-            found = self.case.get(Routes, "before" if phase == "before" else "joined")
+        for phase in reversed(LOOKS):
+            found = self.case.get(Routes, phase)
             for way in found.ways if found else ():
                 if way.destination == destination:
                     return way

@@ -31,6 +31,8 @@ _GUESSED: Final = range(256)
 _LEAST_INDEXES: Final = 64
 _MORE_INDEXES: Final = 8
 """An interface that is gone had an index up to somewhat more than the highest one: indexes are given in order."""
+_MOST_INDEXES: Final = 1024
+"""Each question takes a microsecond or two, and a busy host of containers has had many interfaces."""
 _SO_BINDTOIFINDEX: Final = 62  # asm-generic/socket.h
 _IP_MULTICAST_ALL: Final = 49  # linux/in.h
 _IP_MTU_DISCOVER: Final = 10  # linux/in.h
@@ -54,14 +56,20 @@ def look(pid: int, groups: Collection[IPv4Address], ifindexes: Collection[int], 
     state = _state(pid)
     if not state:
         return Program(pid, refused="ESRCH")
-    questions = [Question(ifindex, group) for group in groups for ifindex in _indexes(ifindexes)]
+    # The first group is the one that was asked for. Of the others only living memberships matter.
+    questions = [
+        Question(ifindex, group)
+        for place, group in enumerate(dict.fromkeys(groups))
+        for ifindex in (sorted(set(ifindexes)) if place else _indexes(ifindexes))
+    ]
     sockets, refused = _ask(_process_of(pid), questions, network)
     return Program(pid, _read(pid, "comm").rstrip("\n"), state, _is_here(pid), refused, tuple(sockets))
 
 
 def _indexes(existing: Collection[int]) -> list[int]:
+    """Return the interfaces that are, and those that may have been: indexes are given in ascending order."""
     highest = max(_LEAST_INDEXES, max(existing, default=0) + _MORE_INDEXES)
-    return sorted({*existing, *range(1, highest + 1)})
+    return sorted({*existing, *range(max(1, highest - _MOST_INDEXES), highest + 1)})
 
 
 def _ask(pid: int, questions: list[Question], network: bytes | None) -> tuple[list[ProgramSocket], str | None]:

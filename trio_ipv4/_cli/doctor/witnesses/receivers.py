@@ -43,6 +43,7 @@ _BUFFER: Final = 1 << 20
 _SAME: Final = 0.05
 """In seconds: within this time, equal datagrams of one sender are copies of one."""
 _MOST_REMEMBERED: Final = 8192
+_MOST_SOURCES: Final = 4096
 _FACTS: Final = ControlFlags.TTL | ControlFlags.DST | ControlFlags.INTERFACE
 _UDP_HEADER: Final = 8
 """In octets (RFC 768)."""
@@ -67,7 +68,7 @@ class _Copies:
         found = links.links if links else ()
         self._masters: Final = {frozenset((each.index, each.master)) for each in found if each.master is not None}
         self._recent: OrderedDict[int, tuple[float, int | None]] = OrderedDict()
-        self._pairs: dict[tuple[int, tuple[int, ...]], int] = {}
+        self._pairs: dict[tuple[int, IPv4Address, tuple[int, ...]], int] = {}
 
     def add(self, group: IPv4Address, datagram: Datagram, now: float) -> None:
         """Note a datagram that a twin heard."""
@@ -80,7 +81,7 @@ class _Copies:
         elif before[1] is not None and ifindex is not None:
             pair = tuple(sorted({before[1], ifindex}))
             if frozenset(pair) not in self._masters and len(self._pairs) < _MOST_REMEMBERED:
-                self._pairs[key, pair] = self._pairs.get((key, pair), 0) + 1
+                self._pairs[key, group, pair] = self._pairs.get((key, group, pair), 0) + 1
 
     def _forget(self, now: float) -> None:
         while self._recent:
@@ -91,12 +92,12 @@ class _Copies:
 
     def take(self) -> tuple[Duplicated, ...]:
         """Return what came twice since the last call."""
-        counts: dict[tuple[int, ...], int] = {}
-        for (_, pair), number in self._pairs.items():
+        counts: dict[tuple[IPv4Address, tuple[int, ...]], int] = {}
+        for (_, group, pair), number in self._pairs.items():
             if len(pair) > 1 or number == 1:
-                counts[pair] = counts.get(pair, 0) + number
+                counts[group, pair] = counts.get((group, pair), 0) + number
         self._pairs.clear()
-        return tuple(Duplicated(pair, number) for pair, number in counts.items())
+        return tuple(Duplicated(pair, number, group) for (group, pair), number in counts.items())
 
 
 @final
@@ -110,6 +111,8 @@ class _Heard:
         """Count a datagram."""
         control = datagram.control
         key = group, datagram.peer[0], control.ifindex
+        if key not in self._found and len(self._found) >= _MOST_SOURCES:
+            key = group, "0.0.0.0", control.ifindex  # Anybody can forge more: the rest is counted as of one.
         number, ttl = self._found.get(key, (0, None))
         known = [each for each in (ttl, control.ttl) if each is not None]
         self._found[key] = number + 1, max(known, default=None)

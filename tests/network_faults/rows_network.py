@@ -291,7 +291,6 @@ NETWORK: Final = (
         title="the sender is on the parent of the receiver's macvlan",
         codes=("not-on-the-wire",),
         where="c",
-        source="198.18.0.2",
         topology=MACVLAN,
         prepare=MAKE_MACVLAN,
         receive_on="c",

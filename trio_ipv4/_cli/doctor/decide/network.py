@@ -164,6 +164,7 @@ def _reports_blocked(view: View) -> Finding | None:
 def _silent(view: View) -> Iterator[Finding | Unknown]:
     """The wire is silent. Either nobody sends, or a switch does not forward."""
     silent = f"The wire showed nothing of it for {duration(_watched(view))}, before and after our own join."
+    silent += _others_send(view)
     report = view.case.get(OwnReport, "probe")
     if report is not None and (report.revived or report.revived_by_frame):
         yield _revived(view, report)
@@ -188,6 +189,14 @@ def _silent(view: View) -> Iterator[Finding | Unknown]:
     sure = _watched(view) >= _LONG
     needs = () if sure else ("If it sends rarely, look for longer: --for 1m.",)
     yield _finding("not-on-the-wire", *evidence, sure=sure, needs=needs)
+
+
+def _others_send(view: View) -> str:
+    """Say who sends, where only another source was asked about."""
+    flows = [flow for phase in LOOKS for flow in view.flows(phase) or () if view.is_incoming(flow)]
+    key = view.question.group, view.question.port
+    sources = {flow.source for flow in flows if (flow.destination, flow.port) == key}
+    return f" Others send there: {listed(sources)}, not {view.question.source}." if sources else ""
 
 
 def _watched(view: View) -> float:

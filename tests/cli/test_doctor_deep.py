@@ -501,7 +501,9 @@ def test_functions_without_names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 def look_at(pid: int, *groups: str, ifindexes: Sequence[int] = (LO, EN0)) -> Program:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as own:
         network = netlink.network_of(own)
-    return program.look(pid, [IPv4Address(group) for group in groups or [str(GROUP)]], ifindexes, network)
+    first, *more = [IPv4Address(group) for group in groups or [str(GROUP)]]
+    others = [(index, group) for group in more for index in ifindexes]
+    return program.look(pid, first, ifindexes, others, network)
 
 
 @contextlib.contextmanager
@@ -654,8 +656,8 @@ def test_a_program_in_another_network_is_not_here(en0: None) -> None:
     with holding(udp()) as pid:
         found = look_at(pid)
         assert (found.here, found.sockets[0].here) == (True, True)
-        assert program.look(pid, [GROUP], [LO], None).sockets[0].here is None
-        assert program.look(pid, [GROUP], [LO], b"another!").sockets[0].here is False
+        assert program.look(pid, GROUP, [LO]).sockets[0].here is None
+        assert program.look(pid, GROUP, [LO], network=b"another!").sockets[0].here is False
 
 
 def wait_for_name(pid: int, name: str) -> None:
@@ -669,7 +671,7 @@ LOOK = """
 import attrs, sys
 from ipaddress import IPv4Address
 from trio_ipv4._cli.doctor.witnesses import program
-found = program.look(int(sys.argv[1]), [IPv4Address("239.1.2.3")], [1], None)
+found = program.look(int(sys.argv[1]), IPv4Address("239.1.2.3"), [1])
 print(found.name, found.state, found.here, found.refused, [(each.descriptor, each.port) for each in found.sockets])
 """
 

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
+import os
 import socket
 import struct
 import sys
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple, final
 
 from trio_ipv4 import RawInstruction, UnsupportedError
-
-if sys.platform != "win32":
-    import fcntl
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -34,9 +31,11 @@ NOTHING: Final = (RawInstruction(0x06, 0, 0, 0),)
 _STATISTICS: Final = 6  # PACKET_STATISTICS, linux/if_packet.h
 _COUNTS: Final = struct.Struct("II")
 """struct tpacket_stats: packets, drops."""
-_GET_INDEX: Final = 0x8933  # SIOCGIFINDEX, linux/sockios.h
-_REQUEST: Final = struct.Struct("16si20x")
-"""struct ifreq (linux/if.h): a name, and what is asked about it."""
+_WORD: Final = struct.calcsize("N")
+_ADDRESS: Final = struct.Struct("=HHiHBB8x")
+"""struct sockaddr_ll (linux/if_packet.h): family, protocol in network order, index, kind of link, direction."""
+_CONTROL_HEADER: Final = struct.Struct("@Nii")
+"""struct cmsghdr (linux/socket.h)."""
 _ATTACH_FILTER: Final = 26  # SO_ATTACH_FILTER: asm-generic/socket.h
 _RCVBUFFORCE: Final = 33  # SO_RCVBUFFORCE
 _INSTRUCTION: Final = struct.Struct("=HBBI")
@@ -85,12 +84,89 @@ def take_dropped(own: socket.socket) -> int:
     return int(dropped)
 
 
-def find_index(own: socket.socket, name: str) -> int | None:
-    """Return an interface's index in the socket's network namespace; `None`, if it is gone."""
-    with contextlib.suppress(OSError):
-        answer = fcntl.ioctl(own, _GET_INDEX, _REQUEST.pack(name.encode(errors="surrogateescape"), 0))
-        return int(_REQUEST.unpack(answer)[1])
-    return None
+class Frame(NamedTuple):
+    """What a packet socket received: the octets, control messages, and where it came in.
+
+    `protocol` is as in the socket's own; `link` the kind of link (ARPHRD_*), and `kind` HOST, OUTGOING and so on.
+    """
+
+    octets: bytes
+    control: list[tuple[int, int, bytes]]
+    ifindex: int
+    protocol: int
+    link: int
+    kind: int
+
+
+class _Vector(ctypes.Structure):
+    """struct iovec (linux/uio.h)."""
+
+    _fields_ = [("base", ctypes.c_void_p), ("length", ctypes.c_size_t)]  # As ctypes reads it.
+
+
+class _Header(ctypes.Structure):
+    """struct msghdr (linux/socket.h), as the C library has it."""
+
+    _fields_ = [
+        ("name", ctypes.c_void_p),
+        ("name_length", ctypes.c_uint32),
+        ("vectors", ctypes.c_void_p),
+        ("number", ctypes.c_size_t),
+        ("control", ctypes.c_void_p),
+        ("control_length", ctypes.c_size_t),
+        ("flags", ctypes.c_int),
+    ]
+
+
+@final
+class Receiver:
+    """Receives by recvmsg(2) itself. Python's own tells an interface by its name, and fails if that is no UTF-8.
+
+    Args:
+        own: The socket.
+        longest: How many octets of a packet are wanted.
+        room: For control messages, in octets.
+    """
+
+    def __init__(self, own: socket.socket, longest: int, room: int = 0) -> None:
+        self._own: Final = own
+        self._octets: Final = ctypes.create_string_buffer(longest)
+        self._control: Final = ctypes.create_string_buffer(max(1, room))
+        self._address: Final = ctypes.create_string_buffer(_ADDRESS.size)
+        self._vector: Final = _Vector(ctypes.addressof(self._octets), longest)
+        self._room: Final = room
+        self._header: Final = _Header(ctypes.addressof(self._address))
+        self._header.vectors, self._header.number = ctypes.addressof(self._vector), 1
+        self._header.control = ctypes.addressof(self._control)
+        self._receive: Final = ctypes.CDLL(None, use_errno=True).recvmsg
+
+    def receive(self) -> Frame:
+        """Return the next packet, without waiting.
+
+        Raises:
+            BlockingIOError: There is none.
+            OSError: The kernel refused.
+        """
+        self._header.name_length, self._header.control_length = _ADDRESS.size, self._room
+        length = self._receive(self._own.fileno(), ctypes.byref(self._header), 0)
+        if length < 0:
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+        _, protocol, ifindex, link, kind, _ = _ADDRESS.unpack(self._address.raw)
+        control = self._control.raw[: self._header.control_length]
+        return Frame(
+            bytes(memoryview(self._octets)[:length]), _split(control), ifindex, socket.ntohs(protocol), link, kind
+        )
+
+
+def _split(control: bytes) -> list[tuple[int, int, bytes]]:
+    messages, start = [], 0
+    while start + _CONTROL_HEADER.size <= len(control):
+        length, level, kind = _CONTROL_HEADER.unpack_from(control, start)
+        if length < _CONTROL_HEADER.size:
+            break
+        messages.append((level, kind, control[start + _CONTROL_HEADER.size : start + length]))
+        start += (length + _WORD - 1) & -_WORD
+    return messages
 
 
 def _enlarge(own: socket.socket) -> None:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final, TextIO
 
 import trio
 from cyclopts import App, Parameter
@@ -44,7 +44,14 @@ from trio_ipv4._cli.doctor.verdict import Verdict
 from trio_ipv4._cli.ends import Status, until_stopped
 from trio_ipv4._cli.output import Output, choose_output
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 _SECONDS: Final = 3.0
+_LONGEST_LINE: Final = 1 << 26
+"""In characters: of 4,096 flows each takes some 300 in JSON, and of 1,000 groups a program's socket some 100,000."""
+_MOST_LINES: Final = 10_000
+"""An examination has some 40."""
 _MOST_PIDS: Final = 1 << 22
 """PID_MAX_LIMIT (linux/threads.h)."""
 
@@ -177,11 +184,27 @@ def _read(path: Path) -> Case:
     """
     try:
         if str(path) == "-":
-            return read_case(sys.stdin)
+            return read_case(_bounded(sys.stdin))
         with path.open(encoding="utf-8", errors="replace") as lines:
-            return read_case(lines)
+            return read_case(_bounded(lines))
     except (ValueError, RecursionError) as error:
         raise OSError(f"{path} is no evidence that 'trio-ipv4 doctor --json' has written: {error}") from None
+
+
+def _bounded(lines: TextIO) -> Iterator[str]:
+    """Yield lines, and no more of them than evidence has.
+
+    Raises:
+        ValueError: It is too long.
+    """
+    for _ in range(_MOST_LINES):
+        line = lines.readline(_LONGEST_LINE)
+        if not line:
+            return
+        if len(line) == _LONGEST_LINE:
+            raise ValueError(f"a line has more than {_LONGEST_LINE:,} characters")
+        yield line
+    raise ValueError(f"it has more than {_MOST_LINES:,} lines")
 
 
 def _decide(output: Output, case: Case, *, strict: bool) -> int:

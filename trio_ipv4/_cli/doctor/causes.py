@@ -331,7 +331,7 @@ CAUSES: Final = {
         "another program holds the port, and does not share it",
         "bind fails with EADDRINUSE.",
         "Our own receiver can't bind the port either, though it asks to share it.",
-        ("End that program, or have it set SO_REUSEADDR.",),
+        ("End that program, or have it set SO_REUSEADDR. Then start yours again.",),
     ),
     "cross-talk": Cause(
         "program",
@@ -364,8 +364,11 @@ CAUSES: Final = {
         "It works for some minutes after each join, and then stops.",
         "A report of our own brings the datagrams back. No query is heard: in 130 s that is certain.",
         (
-            "Turn on the IGMP querier of the switch. Of a Linux bridge: ip link set BRIDGE type bridge mcast_querier 1",
-            "Turn its snooping off.",
+            "Turn the switch's snooping off. Of a Linux bridge: ip link set BRIDGE type bridge mcast_snooping 0",
+            (
+                "Turn on its IGMP querier. Of a Linux bridge: ip link set BRIDGE type bridge mcast_querier 1; "
+                "it begins when no other querier was heard for 255 s."
+            ),
         ),
     ),
     "pruned-by-another": Cause(
@@ -377,10 +380,10 @@ CAUSES: Final = {
     ),
     "igmp-queries-blocked": Cause(
         "host",
-        "IGMP queries do not reach this host's membership code",
+        "a firewall on this host drops the IGMP queries",
         "It works for some minutes after each join, and then stops.",
         "Queries are on the wire, and this host does not answer them; a report of our own brings the datagrams back.",
-        ("Accept IGMP, which has IP options, before the rule that drops it: nft --handle list ruleset",),
+        ("Accept IGMP before the rule that drops it, or drops IP options: nft --handle list ruleset",),
     ),
     "igmp-reports-blocked": Cause(
         "host",

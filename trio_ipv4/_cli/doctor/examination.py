@@ -10,6 +10,7 @@ Everything here only collects. What follows from it is `decide`'s.
 from __future__ import annotations
 
 import contextlib
+import socket
 from typing import TYPE_CHECKING, Final
 
 import attrs
@@ -22,6 +23,7 @@ from trio_ipv4._cli.doctor.journal import Journal
 from trio_ipv4._cli.doctor.looks import open_looks
 from trio_ipv4._cli.doctor.tables import Tables
 from trio_ipv4._cli.doctor.witnesses import router, routes, rules
+from trio_ipv4._cli.doctor.witnesses.rules import tools
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,13 +41,23 @@ def choose_interface(name: str | None, group: IPv4Address) -> tuple[str | None, 
 
     The index is `None` where there is no such interface, or no route.
     """
-    there = interfaces()
+    try:
+        there = interfaces()
+    except OSError:
+        # A sandbox without rtnetlink: the name alone can be asked for.
+        return (name, _index_of(name)) if name is not None else (None, None)
     if name is not None:
         return next(((each.name, each.index) for each in there if is_named(each, (name,))), (name, None))
     with contextlib.suppress(OSError):
         (way,) = routes.look([group]).ways
         return next(((each.name, each.index) for each in there if each.index == way.ifindex), (None, None))
     return None, None
+
+
+def _index_of(name: str) -> int | None:
+    with contextlib.suppress(OSError):
+        return socket.if_nametoindex(name)
+    return None
 
 
 async def examine(question: Question, show: Callable[[Record], object]) -> Case:
@@ -72,8 +84,11 @@ async def _read_rules(journal: Journal) -> None:
     """Read the rules of the firewall and the like, and what a router knows."""
     question, links = journal.question, journal.get(Links) or Links()
     with journal.noting("rules"):
-        # It runs other programs. They only read, so a thread that is abandoned leaves nothing behind.
-        found, bridges = await trio.to_thread.run_sync(rules.look, question, links, abandon_on_cancel=True)
+        try:
+            # It runs other programs, which may hang.
+            found, bridges = await trio.to_thread.run_sync(rules.look, question, links, abandon_on_cancel=True)
+        finally:
+            tools.kill_all()
         journal.add(found, bridges)
         if _FIREWALL not in found.seen:
             journal.skip("rules", "nft" if question.privileges.net_admin else "CAP_NET_ADMIN")

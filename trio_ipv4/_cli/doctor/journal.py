@@ -41,7 +41,9 @@ class Journal:
 
     def __init__(self, question: Question, show: Callable[[Record], object]) -> None:
         self.question: Final = question
-        self.show: Final = show
+        self._show: Final = show
+        self._unshown: OSError | None = None
+        """Why nothing more can be shown: nobody reads, or the disk is full."""
         self._evidence: list[Evidence] = []
         self._skipped: dict[str, Skipped] = {}
 
@@ -49,6 +51,18 @@ class Journal:
     def case(self) -> Case:
         """All that is known."""
         return Case(self.question, tuple(self._evidence), tuple(self._skipped.values()))
+
+    def show(self, record: Record) -> None:
+        """Show a record.
+
+        Raises:
+            OSError: It can't be shown. That ends the examination, whatever witness is at work.
+        """
+        try:
+            self._show(record)
+        except OSError as error:
+            self._unshown = error
+            raise
 
     def ask(self, witness: str, look: Callable[[], Evidence | None]) -> None:
         """Let a witness look that needs no time, and keep what it says."""
@@ -86,6 +100,8 @@ class Journal:
         try:
             yield
         except* (OSError, UnsupportedError) as errors:
+            if self._unshown is not None:
+                raise self._unshown from None
             error = _first(errors)
             if isinstance(error, PermissionError) and witness in _CAPABILITIES:
                 self.skip(witness, _CAPABILITIES[witness])

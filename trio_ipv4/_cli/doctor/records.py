@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Final
 import attrs
 
 from trio_ipv4._cli.doctor.causes import CAUSES, HEALTHY
+from trio_ipv4._cli.doctor.evidence import Program
 from trio_ipv4._cli.doctor.verdict import CANNOT_TELL, Verdict
 from trio_ipv4._cli.output import Line, Remark, Report
 
@@ -42,8 +43,8 @@ _WITNESSES: Final = {
 _DOING: Final[dict[str, str]] = {
     "before": "Looking at {what} for {seconds:g} s, without joining.",
     "joined": "Joining {what} for {seconds:g} s.",
-    "test_join": "Joining a group of nobody's, to see whether this host's reports leave it.",
-    "probe": "Asking the network: an IGMP report for {what}, or a datagram to its source.",
+    "test_join": "Joining a test group that nobody uses, to see whether this host's reports go out.",
+    "probe": "Sending an IGMP report for {what}, and looking whether it comes.",
 }
 _STYLES: Final = {"proved": "bold red", "likely": "bold yellow", "cannot-tell": "bold"}
 
@@ -106,6 +107,9 @@ class Conclusion(Verdict, Report):
 def conclude(case: Case, verdict: Verdict) -> Conclusion:
     """Return what is to be shown of a verdict about a case."""
     needs = {each.witness: each.needs for each in case.skipped}
+    program = case.get(Program)
+    if program is not None and program.refused is not None:
+        needs["program"] = f"to be its own user, or root: {program.refused}"
     seen = {each.witness for each in case.evidence} - needs.keys()
     looked_at = dict.fromkeys(words for witness, words in _WITNESSES.items() if witness in seen)
     not_looked_at = dict.fromkeys(

@@ -84,9 +84,9 @@ class Tables:
                 self._holder = _only_holder(sockets.look(asked.port), asked.port)
         pid = self._holder if asked.pid is None else asked.pid
         if pid is not None:
-            groups = dict.fromkeys((asked.group, *(group for _, group in self.members())))
             indexes = {each.index for each in self._links()}
-            journal.ask("program", lambda: attrs.evolve(program.look(pid, groups, indexes, _network()), phase=phase))
+            members = {key for key in self.members() if key[1] != asked.group}
+            journal.ask("program", lambda: program.look(pid, asked.group, indexes, members, _network(), phase))
         elif asked.role != "router":
             journal.skip("program", "--pid")
 

@@ -193,10 +193,14 @@ def _disturbed(view: View) -> tuple[str, ...]:
     report = view.case.get(OwnReport, "probe")
     if report is not None and report.revived:
         said.append("Our report has revived the flow. It will stop again, within 260 s by default.")
+        said.append("Until then, asking again finds nothing wrong.")
     elif report is not None and report.refused is None:
         said.append("A report was sent that this host is a member.")
     if view.own is not None and view.own.members_before is False and view.own.refused_what != "join":
-        said.append(f"While we had joined on {view.interface}, programs with IP_MULTICAST_ALL 1 heard the group, too.")
+        if view.own.heard:
+            said.append(
+                f"While we had joined on {view.interface}, programs that are no members may have heard the group."
+            )
         said.append("Our join and our leave were reported to the network.")
     if view.case.get(FreshJoin, "test_join") is not None:
         said.append("A test group of 233.252.0.0/24, which nobody uses, was joined and left.")

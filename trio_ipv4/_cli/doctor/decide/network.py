@@ -7,8 +7,19 @@ from typing import TYPE_CHECKING, Final
 
 from trio_ipv4._cli.doctor.decide import kernel
 from trio_ipv4._cli.doctor.decide.finding import Finding, Unknown, Where, found
-from trio_ipv4._cli.doctor.decide.view import FEW, LOOKS, SOURCE_SPECIFIC, View, duration, listed, total
-from trio_ipv4._cli.doctor.evidence import Counters, Flow, FreshJoin, IGMPSeen, OwnReport, Sockets, UDPSocket, Unicast
+from trio_ipv4._cli.doctor.decide.view import FEW, LINK_LOCAL, LOOKS, SOURCE_SPECIFIC, View, duration, listed, total
+from trio_ipv4._cli.doctor.evidence import (
+    Counters,
+    Flow,
+    FreshJoin,
+    IGMPSeen,
+    OwnReport,
+    Rule,
+    Rules,
+    Sockets,
+    UDPSocket,
+    Unicast,
+)
 from trio_ipv4._cli.output import many
 
 if TYPE_CHECKING:
@@ -16,8 +27,8 @@ if TYPE_CHECKING:
 
 _finding: Final = functools.partial(found, where=Where.NETWORK)
 
-_NEEDS_WIRE: Final = "With CAP_NET_RAW the wire can be heard: run it as root, or with setcap cap_net_raw+ep."
-_NEEDS_PROBE: Final = "A report of its own tells whether a switch has forgotten this host: --probe."
+_NEEDS_WIRE: Final = "With CAP_NET_RAW the wire can be heard: run this as root."
+_NEEDS_PROBE: Final = "To find out whether a switch has forgotten this host, let this command send a report: --probe."
 _SAME_MAC: Final = 0x007F_FFFF
 """RFC 1112 section 6.4: of a group's 28 bits, the hardware address has the lower 23."""
 _LONG: Final = 60.0
@@ -37,6 +48,10 @@ def find(view: View) -> Iterator[Finding | Unknown]:
         return
     if (blocked := _reports_blocked(view)) is not None:
         yield blocked
+    elif dropping := [rule for rule in _igmp_rules(view, "prerouting", "input") if rule.certain]:
+        rules = kernel.tell(dropping)
+        said = "Queries are not answered then, and a switch forgets this host."
+        yield _finding("igmp-queries-blocked", *rules, said, cure=kernel.removals(dropping))
     elif view.wire_silent:
         yield from _silent(view)
     elif view.flows("joined") is None and _counters_silent(view):
@@ -123,9 +138,12 @@ def _of_this_host(view: View) -> Iterator[Finding]:
     by_it = [flow for flow in own if flow.ifindex == view.question.ifindex]
     if _count(by_it) >= FEW:
         said = f"This host itself sends the group by {view.interface}: the wire showed {_datagrams(by_it)} going out."
-        sure = any(each.multicast_loop is False for each in _all_sockets(view))
         deaf = "No receiver on this host hears them."
-        yield _finding("loopback-off", said, deaf, sure=sure, others=() if sure else ("firewall-input",))
+        silent = [each for each in _all_sockets(view) if each.multicast_loop is False]
+        said += "".join(
+            f" The socket of {each.names[0]} (pid {each.pids[0]}) has the loop off." for each in silent[:3] if each.pids
+        )
+        yield _finding("loopback-off", said, deaf, sure=bool(silent), others=() if silent else ("firewall-input",))
     elif _count(own) >= FEW:
         where = listed({view.name(flow.ifindex) for flow in own})
         said = (
@@ -158,7 +176,15 @@ def _reports_blocked(view: View) -> Finding | None:
     # The counters are moved by all that this host sends, the wire's count is not.
     if join.on_wire if join.on_wire is not None else join.sent:
         return None
-    return _finding("igmp-reports-blocked", "We joined another group. The kernel made reports of it, and none left.")
+    rules = _igmp_rules(view, "output", "postrouting", "egress")
+    said = "We joined another group. The kernel made reports of it, and none left."
+    return _finding("igmp-reports-blocked", said, *kernel.tell(rules), cure=kernel.removals(rules))
+
+
+def _igmp_rules(view: View, *hooks: str) -> list[Rule]:
+    """Return the rules that may drop IGMP in one of these hooks."""
+    found = view.case.get(Rules, "after")
+    return [rule for rule in (found.rules if found else ()) if rule.hook in hooks and "igmp" in rule.matches]
 
 
 def _silent(view: View) -> Iterator[Finding | Unknown]:
@@ -173,11 +199,14 @@ def _silent(view: View) -> Iterator[Finding | Unknown]:
         yield old
         return
     sent_report = report is not None and (not report.refused or report.revived_by_frame is not None)
-    told = view.was_member is False or sent_report or _was_asked_for(view)
+    # Switches don't prune groups of the link alone (RFC 4541 section 2.1.2).
+    told = view.was_member is False or sent_report or _was_asked_for(view) or view.question.group in LINK_LOCAL
     if not told or any(each is None for each in (view.link, view.memberships, view.case.get(FreshJoin, "test_join"))):
         member = f"This host has been a member on {view.interface}{view.for_how_long()}, so our join sent no report."
         said = (silent, member, _queries(view)) if view.was_member else (silent, _queries(view))
-        yield Unknown(("not-on-the-wire", *_FORGOTTEN), said, (_NEEDS_PROBE,))
+        # Where somebody queries, it is not that nobody does.
+        forgotten = _FORGOTTEN[1:] if _general_queries(view) else _FORGOTTEN
+        yield Unknown(("not-on-the-wire", *forgotten), said, (_NEEDS_PROBE,))
         return
     if view.link is not None and view.link.xdp is not None:
         attached = f"An XDP program is attached to {view.interface}, which comes before every look."

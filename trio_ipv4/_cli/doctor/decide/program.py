@@ -36,6 +36,7 @@ _AT_THE_EDGES: Final = 2
 """In datagrams: two witnesses begin and end a look one after the other."""
 _LEAST_TRUESIZE: Final = 512
 """Octets that the smallest datagram takes in a queue: its data and a struct sk_buff (SKB_TRUESIZE, linux/skbuff.h)."""
+_START: Final = "Its bind may have failed: look at what it says, and start it again."
 _WITH_PID: Final = "Name the program: --pid PID, as its own user or as root."
 
 
@@ -164,11 +165,13 @@ def _without_a_socket(view: View, program: Program | None) -> Iterator[Finding |
         there = list(_open_elsewhere(view, program))
         yield from there
         if program is not None and program.refused is None and not there:
-            yield Unknown(("not-a-member",), (f"{program.name} (pid {program.pid}) has no UDP socket.",))
+            yield Unknown(("not-a-member",), (f"{program.name} (pid {program.pid}) has no UDP socket.",), (_START,))
         return
     ports = {each.port for each in program.sockets if each.port}
     if not ports:
-        yield Unknown(("not-a-member",), (f"{program.name} (pid {program.pid}) has no UDP socket that is bound.",))
+        yield Unknown(
+            ("not-a-member",), (f"{program.name} (pid {program.pid}) has no UDP socket that is bound.",), (_START,)
+        )
     else:
         has = f"{program.name} (pid {program.pid}) has UDP sockets on port {listed(ports)}"
         yield _finding("other-port", f"{has}, not on {view.question.port}.")

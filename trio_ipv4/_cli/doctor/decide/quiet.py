@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _ENOUGH: Final = 5
 """In datagrams, chosen: fewer may be anything, such as a query and its answers."""
-_NEEDS: Final = "With CAP_NET_RAW the wire can be heard: run it as root, or with setcap cap_net_raw+ep."
+_NEEDS: Final = "With CAP_NET_RAW the wire can be heard: run this as root."
 _ELSEWHERE: Final = ("not-on-the-wire", "snooping-without-querier")
 """What came may have been anything."""
 _BEFORE_IP: Final = (*_ELSEWHERE, "dropped-at-ingress", "vlan-tagged", "frame-for-another-mac", "dropped-by-xdp")

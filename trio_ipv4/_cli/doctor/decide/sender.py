@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _finding: Final = functools.partial(found, where=Where.NETWORK)
 
-_NEEDS_WIRE = "With CAP_NET_RAW what goes out can be heard: run it as root, or with setcap cap_net_raw+ep."
+_NEEDS_WIRE = "With CAP_NET_RAW what goes out can be heard: run this as root."
 _WITH_PID = "Name the program: --pid PID, as its own user or as root."
 _WAYS_OUT: Final = ("output", "postrouting", "egress")
 _FIREWALL: Final = frozenset({"NETFILTER_DROP", "NETFILTER_EGRESS"})

@@ -42,7 +42,7 @@ FEW: Final = 3
 """Fewer datagrams than this show nothing, where they have to be told from other flows' by their number."""
 ALL_HOSTS: Final = IPv4Address("224.0.0.1")
 SOURCE_SPECIFIC: Final = IPv4Network("232.0.0.0/8")  # RFC 4607
-_LINK_LOCAL: Final = IPv4Network("224.0.0.0/24")  # RFC 5771 section 4
+LINK_LOCAL: Final = IPv4Network("224.0.0.0/24")  # RFC 5771 section 4
 _NEVER_A_SOURCE: Final = (
     # net/ipv4/route.c, ip_mc_validate_source and ip_route_input_slow
     IPv4Network("0.0.0.0/32"),
@@ -202,7 +202,7 @@ class View:
         if self.link is not None and self.link.loopback:
             return False
         if source == IPv4Address(0):
-            return self.question.group not in _LINK_LOCAL
+            return self.question.group not in LINK_LOCAL
         return any(source in network for network in _NEVER_A_SOURCE)
 
     # What the kernel says

@@ -17,7 +17,7 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from trio_ipv4._cli.doctor.evidence import Held, Program, ProgramSocket
+from trio_ipv4._cli.doctor.evidence import Held, Phase, Program, ProgramSocket
 from trio_ipv4._cli.foreign import Question, classes_of, duplicate, filter_length, memory_of, most_memberships
 from trio_ipv4._cli.netlink import network_of
 
@@ -33,6 +33,7 @@ _MORE_INDEXES: Final = 8
 """An interface that is gone had an index up to somewhat more than the highest one: indexes are given in order."""
 _MOST_INDEXES: Final = 1024
 """Each question takes a microsecond or two, and a busy host of containers has had many interfaces."""
+_MOST_OTHERS: Final = 1024
 _SO_BINDTOIFINDEX: Final = 62  # asm-generic/socket.h
 _IP_MULTICAST_ALL: Final = 49  # linux/in.h
 _IP_MTU_DISCOVER: Final = 10  # linux/in.h
@@ -44,26 +45,31 @@ _REFUSALS: Final = {errno.EPERM, errno.EACCES, errno.ENOSYS, errno.ESRCH}
 """Errors that the next descriptor will have as well. Any other: the descriptor is closed by now, or is no socket."""
 
 
-def look(pid: int, groups: Collection[IPv4Address], ifindexes: Collection[int], network: bytes | None) -> Program:
+def look(
+    pid: int,
+    group: IPv4Address,
+    ifindexes: Collection[int],
+    others: Collection[tuple[int, IPv4Address]] = (),
+    network: bytes | None = None,
+    phase: Phase = "before",
+) -> Program:
     """Ask the UDP sockets of a process.
 
     Args:
         pid: The process, or one of its threads.
-        groups: What to ask about.
+        group: What to ask about, on every interface.
         ifindexes: The interfaces that exist. Others are asked about, too: a membership outlives its interface.
+        others: The other memberships of this host, by interface and group.
         network: What identifies this network namespace (`netlink.network_of`).
+        phase: When this is.
     """
     state = _state(pid)
     if not state:
-        return Program(pid, refused="ESRCH")
-    # The first group is the one that was asked for. Of the others only living memberships matter.
-    questions = [
-        Question(ifindex, group)
-        for place, group in enumerate(dict.fromkeys(groups))
-        for ifindex in (sorted(set(ifindexes)) if place else _indexes(ifindexes))
-    ]
-    sockets, refused = _ask(_process_of(pid), questions, network)
-    return Program(pid, _read(pid, "comm").rstrip("\n"), state, _is_here(pid), refused, tuple(sockets))
+        return Program(pid, refused="ESRCH", phase=phase)
+    keys = [*((index, group) for index in _indexes(ifindexes)), *sorted(others)[:_MOST_OTHERS]]
+    sockets, refused = _ask(_process_of(pid), [Question(*key) for key in keys], network)
+    name = _read(pid, "comm").rstrip("\n")
+    return Program(pid, name, state, _is_here(pid), refused, tuple(sockets), phase=phase)
 
 
 def _indexes(existing: Collection[int]) -> list[int]:

@@ -297,7 +297,11 @@ class OwnReceiverWitness:
 
 def _open(group: IPv4Address, port: int, *, multicast_all: bool) -> PacketConn:
     conn = open_udp(group, port, bind_group=True, share_port=True, multicast_all=multicast_all, control_flags=_FACTS)
-    _enlarge(conn)
+    try:
+        _enlarge(conn)
+    except BaseException:
+        conn.close()
+        raise
     return conn
 
 

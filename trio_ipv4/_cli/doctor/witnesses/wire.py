@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import time
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast, final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, final
 
 import attrs
 import trio
@@ -42,7 +42,7 @@ from trio_ipv4._cli.packet_socket import (
     OTHER_HOST,
     OUTGOING,
     SOL_PACKET,
-    find_index,
+    Receiver,
     open_packet_socket,
     take_dropped,
 )
@@ -151,7 +151,9 @@ class WireWitness:
         self._every: Final = every
         self._passed: Final = passed
         self._fragments: Final = Fragments()
-        self._room: Final = socket.CMSG_SPACE(frames.AUXILIARY_DATA.size)
+        room = socket.CMSG_SPACE(frames.AUXILIARY_DATA.size)
+        self._receive_every: Final = Receiver(every, _LONGEST, room).receive
+        self._receive_passed: Final = Receiver(passed, 1).receive
         self._begin()
 
     def __enter__(self) -> Self:
@@ -216,25 +218,21 @@ class WireWitness:
         _read(self._read_passed, _QUEUED)
 
     def _read_passed(self) -> None:
-        _, address = self._passed.recvfrom(1)
-        name, *_ = cast("tuple[Any, ...]", address)  # Python's form of sockaddr_ll.
-        if (index := find_index(self._passed, name)) is not None:
-            self._counts[index] = self._counts.get(index, 0) + 1
+        index = self._receive_passed().ifindex
+        self._counts[index] = self._counts.get(index, 0) + 1
 
     def _read_frame(self) -> None:
-        data, control, _, address = self._every.recvmsg(_LONGEST, self._room)
-        name, protocol, kind, link, *_ = cast("tuple[Any, ...]", address)
-        if kind == OUTGOING and link == LOOPBACK:
+        got = self._receive_every()
+        if got.kind == OUTGOING and got.link == LOOPBACK:
             return  # What is sent on loopback comes back there.
-        frame = frames.parse_frame(data, control, protocol, kind, link)
+        frame = frames.parse_frame(got.octets, got.control, got.protocol, got.kind, got.link)
         packet = frames.parse_packet(frame.octets) if frame else None
-        index = find_index(self._every, name)
-        if frame is None or packet is None or index is None:
+        if frame is None or packet is None:
             return
         if packet.protocol == frames.IGMP:
-            self._note_message(index, frame, packet)
+            self._note_message(got.ifindex, frame, packet)
         else:
-            self._note_datagram(index, frame, packet)
+            self._note_datagram(got.ifindex, frame, packet)
 
     def _note_datagram(self, index: int, frame: Frame, packet: Packet) -> None:
         is_asked_for = packet.destination == self._group

@@ -13,6 +13,10 @@ _PLACES: Final = "/usr/sbin:/sbin:/usr/local/sbin"
 """Where such programs are. The search path of plain users often lacks these."""
 
 
+_RUNNING: Final[list[subprocess.Popen[bytes]]] = []
+"""At most one for each thread that reads rules; so that they can be ended from another."""
+
+
 class ToolError(Exception):
     """The program is missing, or it failed."""
 
@@ -27,14 +31,27 @@ def run(*words: str) -> str:
     if (program := shutil.which(words[0], path=path)) is None:
         raise ToolError
     try:
-        done = subprocess.run(
+        with subprocess.Popen(
             [program, *words[1:]],
             stdin=subprocess.DEVNULL,
-            capture_output=True,
-            check=True,
-            timeout=_SECONDS,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
             env={**os.environ, "LC_ALL": "C"},
-        )
+        ) as process:
+            _RUNNING.append(process)
+            try:
+                output, _ = process.communicate(timeout=_SECONDS)
+            finally:
+                process.kill()
+                _RUNNING.remove(process)
     except (OSError, subprocess.SubprocessError):
         raise ToolError from None
-    return done.stdout.decode(errors="replace")
+    if process.returncode:
+        raise ToolError
+    return output.decode(errors="replace")
+
+
+def kill_all() -> None:
+    """End the programs that run. Whoever waits for them, in another thread, gets a `ToolError`."""
+    for process in tuple(_RUNNING):
+        process.kill()

@@ -817,3 +817,10 @@ def test_a_signal_ends_it_without_a_verdict(number: int, status: int, lab: Lab) 
     assert (command.returncode, told) == (status, "")
     assert "verdict" not in [each["event"] for each in shown]
     assert lab["a"].ip("maddress", "show").find(str(GROUP)) < 0
+
+
+@pytest.mark.pure
+def test_a_file_without_an_end_is_refused_and_not_kept() -> None:
+    done = run("--read", "/dev/zero", by=["prlimit", f"--as={2 << 30}"])
+    assert done.returncode == 5
+    assert "a line has more than" in done.stderr

@@ -89,6 +89,11 @@ def state_of(name: str) -> dict[str, Any]:
     return found[0]
 
 
+def rename(old: str, new: bytes) -> None:
+    for words in ([old, "down"], [old, "name", new], [new, "up"]):
+        subprocess.run(["ip", "link", "set", *words], check=True)
+
+
 def nft(words: str) -> str:
     return subprocess.run(["nft", words], capture_output=True, text=True, check=True).stdout
 
@@ -336,6 +341,13 @@ async def test_a_link_without_hardware_addresses_is_read_too(eventually: Eventua
     (flow,) = flows(seen)
     assert (flow.direction, flow.ttl, flow.port, flow.hardware_address, flow.faults) == ("in", 4, PORT, None, ())
     assert [each.kind for each in igmp.messages] == ["query"]
+
+
+async def test_an_interface_whose_name_is_no_text_is_heard(far: Namespace, eventually: Eventually) -> None:
+    rename("en0", b"e\xff")
+    with wire() as witness:
+        far.call(send_frames, "far0", frame(udp()))
+        await eventually(lambda: witness.arrived(7))
 
 
 async def test_unicast_and_other_protocols_are_left_out(far: Namespace, eventually: Eventually) -> None:

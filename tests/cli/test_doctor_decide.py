@@ -109,3 +109,129 @@ def test_any_part_of_the_evidence_proves_nothing_else(stored: Stored, data: st.D
     number = len(stored.case.evidence)
     missing = data.draw(st.sets(st.integers(0, max(0, number - 1))))
     assert is_still_proved(decide(without(stored.case, sorted(missing))), decide(stored.case))
+
+
+# Cases that no network of the matrix shows
+
+GROUP, SENDER, OTHER, OWN = (IPv4Address(each) for each in ("239.1.2.3", "198.18.0.1", "198.18.0.9", "198.18.0.2"))
+LINKS = facts.Links(
+    links=(
+        facts.Link(1, "lo", True, True, loopback=True, addresses=(IPv4Interface("127.0.0.1/8"),)),
+        facts.Link(2, "en0", True, True, addresses=(IPv4Interface(f"{OWN}/24"),)),
+        facts.Link(3, "docker0", True, True, kind="bridge", addresses=(IPv4Interface("172.17.0.1/16"),)),
+    )
+)
+MEMBER = facts.Memberships(members=(facts.Member(2, GROUP, 1),), versions={"2": 3})
+TEST_JOIN = facts.FreshJoin(phase="test_join", requests=2, sent=2, on_wire=2)
+
+
+def flow(source: IPv4Address = SENDER, number: int = 30, **changes: Any) -> facts.Flow:
+    return attrs.evolve(facts.Flow(2, "in", source, GROUP, 5000, 1, number), **changes)
+
+
+def wire(*flows: facts.Flow, dropped: int = 0, phase: facts.Phase = "joined") -> facts.Wire:
+    passed = {"2": sum(each.number for each in flows if each.direction == "in" and each.port == 5000)}
+    return facts.Wire(seconds=3, flows=flows, passed_ingress=passed, dropped=dropped, phase=phase)
+
+
+def own(*heard: tuple[IPv4Address, int], **changes: Any) -> facts.OwnReceiver:
+    each = tuple(facts.HeardFrom(source, 2, number, 1, GROUP) for source, number in heard)
+    return attrs.evolve(facts.OwnReceiver(phase="joined", heard=each, raw=0, members_before=True), **changes)
+
+
+def program(**changes: Any) -> facts.Program:
+    held = (facts.Held(2, GROUP, "exclude"),)
+    each = facts.ProgramSocket(3, 77, 4, "0.0.0.0", 5000, here=True, multicast_all=True, memberships=held)
+    return facts.Program(4711, "python", "S", True, sockets=(attrs.evolve(each, **changes),))
+
+
+def judge(*evidence: Evidence, **changes: Any) -> Verdict:
+    question = attrs.evolve(Question(GROUP, 5000, "en0", 2, named=True), **changes)
+    given = {type(each) for each in evidence}
+    usual = [each for each in (LINKS, MEMBER) if type(each) not in given]
+    return decide(Case(question, (*usual, *evidence)))
+
+
+def test_where_our_own_receiver_is_deaf_a_fault_of_the_program_is_one_more() -> None:
+    silent = (wire(phase="before"), wire(), own(), TEST_JOIN)
+    verdict = judge(*silent, program(family=6, local="::", only_ipv6=True))
+    assert verdict.code == CANNOT_TELL
+    assert "not-on-the-wire" in verdict.others
+    assert verdict.in_any_case == ("ipv6-only-socket",)
+
+
+def test_what_this_host_sends_itself_is_no_reception_where_others_send() -> None:
+    refused = facts.InputRoutes(phase="joined", answers=(facts.InputAnswer(SENDER, "refused", "refused"),))
+    strict = facts.Settings(values={"conf.all.rp_filter": 1, "interface.rp_filter": 0})
+    mine = flow(OWN, 3, direction="out")
+    verdict = judge(wire(flow(number=300), mine), own((OWN, 3)), refused, strict, program())
+    assert (verdict.code, verdict.certainty) == ("reverse-path-filter", "proved")
+
+
+def test_what_this_host_alone_sends_is_received_and_it_says_so() -> None:
+    verdict = judge(wire(flow(OWN, direction="out")), own((OWN, 30)), program())
+    assert (verdict.code, verdict.certainty) == (HEALTHY, "likely")
+    assert "from this host itself" in verdict.text
+
+
+def test_datagrams_of_another_source_are_not_those_that_were_asked_about() -> None:
+    verdict = judge(wire(flow(), phase="before"), wire(flow()), own(), TEST_JOIN, source=OTHER)
+    assert verdict.code == CANNOT_TELL
+    assert f"Others send there: {SENDER}, not {OTHER}." in " ".join(verdict.evidence)
+
+
+def test_a_wire_with_gaps_is_not_silent() -> None:
+    nobody = attrs.evolve(MEMBER, members=())
+    complete = judge(nobody, wire(phase="before"), wire(), own(members_before=False), TEST_JOIN)
+    assert complete.code == "not-on-the-wire"
+    gaps = judge(nobody, wire(phase="before"), wire(dropped=9000), own(members_before=False), TEST_JOIN)
+    assert gaps.code == CANNOT_TELL
+
+
+def test_another_port_of_the_group_may_be_another_flow() -> None:
+    verdict = judge(wire(phase="before"), wire(flow(port=1900)), own(), TEST_JOIN)
+    assert (verdict.code, verdict.certainty) == ("other-port", "likely")
+    assert "not-on-the-wire" in verdict.others
+
+
+def test_on_loopback_no_report_goes_out_and_nothing_blocks_it() -> None:
+    join = attrs.evolve(TEST_JOIN, on_wire=0)
+    verdict = judge(wire(phase="before"), wire(), own(), join, interface="lo", ifindex=1)
+    assert "igmp-reports-blocked" not in {verdict.code, *verdict.others}
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"peer": str(SENDER), "local": str(GROUP)}, HEALTHY),
+        ({"peer": str(OTHER), "local": str(GROUP)}, "socket-is-connected"),
+        ({"peer": str(SENDER), "local": str(OWN)}, "socket-is-connected"),
+    ],
+)
+def test_a_socket_that_is_connected_to_the_sender_may_hear_it(changes: dict[str, Any], code: str) -> None:
+    assert judge(wire(flow()), own((SENDER, 30)), program(**changes)).code == code
+
+
+def test_a_program_that_is_traced_is_not_stopped() -> None:
+    traced = attrs.evolve(program(), state="t")
+    assert judge(wire(flow()), own((SENDER, 30)), traced).code == HEALTHY
+
+
+def test_what_our_own_socket_drops_has_passed_the_firewall() -> None:
+    grown = facts.Counters(phase="joined", seconds=3, grown={"IpExt.InMcastPkts": 30, "Ip.InDelivers": 30})
+    verdict = judge(wire(flow()), own(drops=30), grown)
+    assert not verdict.code.startswith("firewall")
+
+
+def test_a_tag_that_a_vlan_interface_takes_off_is_heard_there() -> None:
+    above = facts.Link(4, "en0.100", True, True, kind="vlan", lower=2)
+    links = attrs.evolve(LINKS, links=(*LINKS.links, above))
+    verdict = judge(links, wire(flow(vlan=100), flow(ifindex=4)), own())
+    assert verdict.fix == ("Join on en0.100.",)
+
+
+def test_a_program_without_a_socket_is_not_healthy() -> None:
+    without = facts.Program(4711, "python", "S", True)
+    verdict = judge(wire(flow()), own((SENDER, 30)), facts.Sockets(), without, pid=4711)
+    assert verdict.code == CANNOT_TELL
+    assert "has no UDP socket" in verdict.evidence[0]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from trio_ipv4._cli.doctor.decide.finding import Finding, Unknown, found
 from trio_ipv4._cli.doctor.decide.view import FEW, listed, total
-from trio_ipv4._cli.doctor.evidence import Drop, Flow, Rule, Rules, Wire
+from trio_ipv4._cli.doctor.evidence import Counters, Drop, Flow, Rule, Rules, Wire
 from trio_ipv4._cli.output import many
 
 if TYPE_CHECKING:
@@ -275,7 +275,7 @@ def _which_hook(view: View, rules: dict[str, list[Rule]]) -> str | None:
     if len(having) == 1:
         return having[0]
     number = total(view.good)
-    if number < FEW:
+    if number < FEW or view.memberships is None or view.case.get(Counters, view.look) is None:
         return None
     others, accepted = _others(view), view.counter("IpExt.InMcastPkts")
     # The counter is moved by all groups. Each of the others' packets may have been accepted, or not.

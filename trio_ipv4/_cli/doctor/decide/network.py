@@ -49,9 +49,7 @@ def find(view: View) -> Iterator[Finding | Unknown]:
     if (blocked := _reports_blocked(view)) is not None:
         yield blocked
     elif dropping := [rule for rule in _igmp_rules(view, "prerouting", "input") if rule.certain]:
-        rules = kernel.tell(dropping)
-        said = "Queries are not answered then, and a switch forgets this host."
-        yield _finding("igmp-queries-blocked", *rules, said, cure=kernel.removals(dropping))
+        yield _queries_dropped(view, dropping)
     elif view.wire_silent:
         yield from _silent(view)
     elif view.flows("joined") is None and _counters_silent(view):
@@ -70,16 +68,16 @@ def _near(view: View) -> Iterator[Finding]:
     ports = [flow for flow in group if flow.port not in {None, view.question.port} and view.is_incoming(flow)]
     twins = [flow for flow in flows if _shares_mac(view, flow) and view.is_incoming(flow)]
     below = [flow for flow in elsewhere if _is_port_of(view, flow)]
-    if _count(below) >= FEW:
+    if total(below) >= FEW:
         yield _lost_in_the_bridge(view, below)
-    elif _count(ports) >= FEW:
+    elif total(ports) >= FEW:
         said = f"The wire showed {_datagrams(ports)} to port {listed({flow.port for flow in ports})} of the group, and"
         yield _near_it(view, "other-port", f"{said} none to {view.question.port}.")
-    elif _count(apart := [flow for flow in elsewhere if _is_apart(view, flow)]) >= FEW:
+    elif total(apart := [flow for flow in elsewhere if _is_apart(view, flow)]) >= FEW:
         where = listed({view.name(flow.ifindex) for flow in apart})
         said = f"The wire showed {_datagrams(apart)} on {where}, and none on {view.interface}."
         yield _near_it(view, "joined-on-another-interface", said, cure=(f"Join on {where}, by its name or index.",))
-    elif _count(twins) >= FEW:
+    elif total(twins) >= FEW:
         named = listed({flow.destination for flow in twins})
         said = f"The wire showed {_datagrams(twins)} to {named}, whose hardware address is the same, and none to"
         yield _near_it(view, "same-mac-other-group", f"{said} {view.question.group}.")
@@ -118,10 +116,6 @@ def _shares_mac(view: View, flow: Flow) -> bool:
     return same_port and different != 0 and different & _SAME_MAC == 0
 
 
-def _count(flows: list[Flow]) -> int:
-    return total(flows)
-
-
 def _datagrams(flows: list[Flow]) -> str:
     return many(total(flows), "datagram")
 
@@ -136,7 +130,7 @@ def _of_this_host(view: View) -> Iterator[Finding]:
         return
     own = [flow for flow in out if flow.source in view.own_addresses]  # Others are sent on, by a router or a bridge.
     by_it = [flow for flow in own if flow.ifindex == view.question.ifindex]
-    if _count(by_it) >= FEW:
+    if total(by_it) >= FEW:
         said = f"This host itself sends the group by {view.interface}: the wire showed {_datagrams(by_it)} going out."
         deaf = "No receiver on this host hears them."
         silent = [each for each in _all_sockets(view) if each.multicast_loop is False]
@@ -144,7 +138,7 @@ def _of_this_host(view: View) -> Iterator[Finding]:
             f" The socket of {each.names[0]} (pid {each.pids[0]}) has the loop off." for each in silent[:3] if each.pids
         )
         yield _finding("loopback-off", said, deaf, sure=bool(silent), others=() if silent else ("firewall-input",))
-    elif _count(own) >= FEW:
+    elif total(own) >= FEW:
         where = listed({view.name(flow.ifindex) for flow in own})
         said = (
             f"This host itself sends the group by {where}, not by {view.interface}: {_datagrams(own)} went out there."
@@ -179,6 +173,24 @@ def _reports_blocked(view: View) -> Finding | None:
     rules = _igmp_rules(view, "output", "postrouting", "egress")
     said = "We joined another group. The kernel made reports of it, and none left."
     return _finding("igmp-reports-blocked", said, *kernel.tell(rules), cure=kernel.removals(rules))
+
+
+def _queries_dropped(view: View, rules: list[Rule]) -> Finding:
+    """A rule drops IGMP. That is what keeps the group away if a report of ours brings it."""
+    report = view.case.get(OwnReport, "probe")
+    revived = report is not None and report.revived
+    said = f"After an IGMP report of ours {many(report.revived, 'datagram')} came." if report and revived else ""
+    evidence = (*kernel.tell(rules), "Queries are not answered then, and a switch forgets this host.", said)
+    needs = () if revived else (_NEEDS_PROBE,)
+    others = () if revived else ("not-on-the-wire",)
+    return _finding(
+        "igmp-queries-blocked",
+        *filter(None, evidence),
+        sure=bool(revived),
+        others=others,
+        needs=needs,
+        cure=kernel.removals(rules),
+    )
 
 
 def _igmp_rules(view: View, *hooks: str) -> list[Rule]:

@@ -76,7 +76,8 @@ def find(view: View) -> Iterator[Finding | Unknown]:
             return
     sockets = find_sockets(view)
     if not sockets:
-        yield from _without_a_socket(view, program)
+        if view.case.get(Sockets) is not None:
+            yield from _without_a_socket(view, program)
         return
     judged = [list(_judge(view, each)) for each in sockets]
     if all(judged):

@@ -235,3 +235,13 @@ def test_a_program_without_a_socket_is_not_healthy() -> None:
     verdict = judge(wire(flow()), own((SENDER, 30)), facts.Sockets(), without, pid=4711)
     assert verdict.code == CANNOT_TELL
     assert "has no UDP socket" in verdict.evidence[0]
+
+
+def test_what_is_known_of_the_surroundings_is_told_and_proves_nothing() -> None:
+    en0 = attrs.evolve(LINKS.links[1], promiscuous=True)
+    links = attrs.evolve(LINKS, links=(LINKS.links[0], en0), vendor="Amazon EC2")
+    bridges = facts.Bridges(phase="after", bridges=(facts.Bridge(9, snooping=True, querier=False, ports=(2,)),))
+    verdict = judge(links, wire(phase="before"), wire(), own(), TEST_JOIN, bridges)
+    assert verdict.code == CANNOT_TELL
+    for hint in ("Amazon's cloud", "tcpdump without -p", "snoops, and is no querier"):
+        assert hint in verdict.evidence[0]

@@ -9,10 +9,12 @@ from trio_ipv4._cli.doctor.decide import kernel
 from trio_ipv4._cli.doctor.decide.finding import Finding, Unknown, Where, found
 from trio_ipv4._cli.doctor.decide.view import FEW, LINK_LOCAL, LOOKS, SOURCE_SPECIFIC, View, duration, listed, total
 from trio_ipv4._cli.doctor.evidence import (
+    Bridges,
     Counters,
     Flow,
     FreshJoin,
     IGMPSeen,
+    Links,
     OwnReport,
     Rule,
     Rules,
@@ -31,6 +33,8 @@ _NEEDS_WIRE: Final = "With CAP_NET_RAW the wire can be heard: run this as root."
 _NEEDS_PROBE: Final = "To find out whether a switch has forgotten this host, let this command send a report: --probe."
 _SAME_MAC: Final = 0x007F_FFFF
 """RFC 1112 section 6.4: of a group's 28 bits, the hardware address has the lower 23."""
+_CLOUDS: Final = {"Amazon EC2": "Amazon's cloud", "Google": "Google's cloud"}
+"""As /sys/class/dmi/id/sys_vendor has them. Microsoft's name is on laptops, too."""
 _LONG: Final = 60.0
 """In seconds, chosen: what sends more rarely than that is no flow."""
 _QUERIER: Final = 125.0
@@ -202,7 +206,7 @@ def _igmp_rules(view: View, *hooks: str) -> list[Rule]:
 def _silent(view: View) -> Iterator[Finding | Unknown]:
     """The wire is silent. Either nobody sends, or a switch does not forward."""
     silent = f"The wire showed nothing of it for {duration(_watched(view))}, before and after our own join."
-    silent += _others_send(view)
+    silent += _others_send(view) + _hints(view)
     report = view.case.get(OwnReport, "probe")
     if report is not None and (report.revived or report.revived_by_frame):
         yield _revived(view, report)
@@ -238,6 +242,25 @@ def _others_send(view: View) -> str:
     key = view.question.group, view.question.port
     sources = {flow.source for flow in flows if (flow.destination, flow.port) == key}
     return f" Others send there: {listed(sources)}, not {view.question.source}." if sources else ""
+
+
+def _hints(view: View) -> str:
+    """Say what is known of the surroundings, and proves nothing."""
+    said = []
+    links = view.case.get(Links)
+    if links is not None and links.vendor in _CLOUDS:
+        said.append(f"This is a machine of {_CLOUDS[links.vendor]}, whose networks carry no multicast by themselves.")
+    if links is not None and links.wsl:
+        said.append("This is WSL: multicast from outside does not pass its NAT.")
+    if view.link is not None and view.link.promiscuous:
+        said.append(f"Somebody listens to all frames on {view.interface}, as tcpdump without -p: that may cure it.")
+    bridges = view.case.get(Bridges, "after")
+    said += [
+        f"The bridge {view.name(bridge.ifindex)} on this host snoops, and is no querier."
+        for bridge in (bridges.bridges if bridges else ())
+        if bridge.snooping and not bridge.querier and view.question.ifindex in {bridge.ifindex, *bridge.ports}
+    ]
+    return "".join(f" {each}" for each in said)
 
 
 def _watched(view: View) -> float:

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from trio_ipv4._cli.doctor import decide
 from trio_ipv4._cli.doctor.causes import CAUSES
 
 pytestmark = pytest.mark.pure
 
 ROOT = Path(__file__).parents[2]
-RULES = ROOT / "trio_ipv4/_cli/doctor/decide"
+RULES = Path(decide.__file__).parent  # Not the checkout: an installed wheel has them elsewhere.
 
 
 def test_the_page_nothing_arrives_has_the_table() -> None:

@@ -23,7 +23,7 @@ import pytest
 
 from support.links import bridge, ip, veth
 from trio_ipv4 import UnsupportedError, input_route
-from trio_ipv4._cli import foreign, netlink
+from trio_ipv4._cli import foreign, netlink, processes
 from trio_ipv4._cli.doctor.evidence import Drop, Held, Link, Links, Privileges, Program, ProgramSocket, Question, Rule
 from trio_ipv4._cli.doctor.witnesses import drops, links, program, rules
 from trio_ipv4._cli.doctor.witnesses.drops import btf, symbols, syscalls
@@ -707,7 +707,7 @@ def test_processes_that_have_no_sockets(wait_until: WaitUntil) -> None:
 def test_a_process_that_ends_meanwhile_has_no_sockets(monkeypatch: pytest.MonkeyPatch) -> None:
     with subprocess.Popen(["true"]) as gone:
         pass
-    monkeypatch.setattr(program, "_state", lambda _: "S")
+    monkeypatch.setattr(processes, "state_of", lambda _: "S")
     assert look_at(gone.pid) == Program(gone.pid, state="S")
     monkeypatch.setattr(program, "_descriptors", lambda _: [(0, 1)])
     assert look_at(gone.pid) == Program(gone.pid, state="S", refused="ESRCH")

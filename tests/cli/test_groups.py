@@ -471,7 +471,7 @@ def test_what_is_gone_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
         pass
     assert processes.describe(gone.pid) == processes.Process(gone.pid, "", "")
     assert not processes.shares_network(gone.pid)
-    monkeypatch.setattr(processes, "_descriptors", lambda _: (_ for _ in ()).throw(ProcessLookupError))
+    monkeypatch.setattr(processes, "descriptors", lambda _: (_ for _ in ()).throw(ProcessLookupError))
     assert processes.find_sockets() == processes.Held((), 0)
 
 

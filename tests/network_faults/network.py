@@ -49,7 +49,7 @@ def enter_private() -> None:
 
 
 def open_folders(needed: Iterable[Path]) -> None:
-    """Let every user read these folders, though they may lie in one of root's, as /root/.pyenv does.
+    """Let every user read these folders, though they may lie in one that is root's alone.
 
     An empty folder is mounted over the closed one, in this mount namespace alone, and in that what is needed.
     """

@@ -1,7 +1,6 @@
 """A user's receiving program, with every mistake that a program can make as an option. Standard library alone.
 
-The options are those of /work/shared/faults/rx.py. The first line of output says that it is ready, the last what it
-got.
+The first line of output says that it is ready, the last what it got.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """A user's sending program, right, or wrong in every way: 20 datagrams a second. Standard library alone.
 
-The options are those of /work/shared/faults/tx.py. The first line of output says that it is ready, the last how many it
-sent.
+The first line of output says that it is ready, the last how many it sent.
 """
 
 from __future__ import annotations

@@ -80,7 +80,7 @@ def find_sockets() -> Held:
     unreadable = 0
     for pid in sorted(int(each.name) for each in _PROC.iterdir() if each.name.isdecimal()):
         try:
-            for number, inode in _descriptors(pid):
+            for number, inode in descriptors(pid):
                 if inode not in found:
                     with contextlib.suppress(FileNotFoundError):
                         found[inode] = _identify(pid, number, inode)
@@ -96,7 +96,7 @@ def find_sockets() -> Held:
 
 def own_sockets() -> frozenset[int]:
     """Return the inodes of this process's own sockets, of whatever kind."""
-    return frozenset(inode for _, inode in _descriptors("self"))
+    return frozenset(inode for _, inode in descriptors("self"))
 
 
 def describe(pid: int) -> Process:
@@ -124,14 +124,27 @@ def user_name(number: int) -> str:
         return str(number)
 
 
-def shares_network(pid: int) -> bool:
-    """Tell whether a process is in this thread's network namespace, as far as it shows."""
+def find_network(pid: int) -> bool | None:
+    """Tell whether a process is in this thread's network namespace; `None`: it doesn't show it."""
     with contextlib.suppress(OSError):
         return (_PROC / str(pid) / "ns" / "net").readlink() == (_PROC / "thread-self" / "ns" / "net").readlink()
-    return False
+    return None
 
 
-def _descriptors(pid: int | str) -> Iterator[tuple[int, int]]:
+def shares_network(pid: int) -> bool:
+    """Tell whether a process is in this thread's network namespace, as far as it shows."""
+    return find_network(pid) is True
+
+
+def process_of(pid: int) -> int:
+    """Return the process of a thread, which has a number of its own; of one that has ended, the number itself."""
+    number = ""
+    with contextlib.suppress(OSError):
+        number = _read(pid, "status").partition("\nTgid:")[2].partition("\n")[0].strip()
+    return int(number) if number else pid
+
+
+def descriptors(pid: int | str) -> Iterator[tuple[int, int]]:
     """Return a process's descriptors of sockets, each with the socket's inode."""
     for descriptor in (_PROC / str(pid) / "fd").iterdir():
         with contextlib.suppress(FileNotFoundError):

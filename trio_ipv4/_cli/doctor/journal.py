@@ -86,10 +86,6 @@ class Journal:
             self._skipped[witness] = Skipped(witness, needs)
             self.show(self._skipped[witness])
 
-    def has_skipped(self, witness: str) -> bool:
-        """Tell whether a witness could not look."""
-        return witness in self._skipped
-
     def noting(self, witness: str) -> AbstractContextManager[None, bool]:
         """Note that a witness could not look, whatever the kernel had against it in the block. Then go on."""
         # Type checkers believe of a generator that it lets all errors out.

@@ -54,6 +54,10 @@ def found(
     return Finding(code, evidence, where, sure, others, needs, cure)
 
 
+NEEDS_WIRE = "With CAP_NET_RAW the wire can be heard: run this as root."
+WITH_PID = "Name the program: --pid PID, as its own user or as root."
+
+
 @attrs.frozen
 class Unknown:
     """What a rule can't tell: one of these."""

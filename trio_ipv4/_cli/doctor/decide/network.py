@@ -6,7 +6,7 @@ import functools
 from typing import TYPE_CHECKING, Final
 
 from trio_ipv4._cli.doctor.decide import kernel
-from trio_ipv4._cli.doctor.decide.finding import Finding, Unknown, Where, found
+from trio_ipv4._cli.doctor.decide.finding import NEEDS_WIRE, Finding, Unknown, Where, found
 from trio_ipv4._cli.doctor.decide.view import FEW, LINK_LOCAL, LOOKS, SOURCE_SPECIFIC, View, duration, listed, total
 from trio_ipv4._cli.doctor.evidence import (
     Bridges,
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 _finding: Final = functools.partial(found, where=Where.NETWORK)
 
-_NEEDS_WIRE: Final = "With CAP_NET_RAW the wire can be heard: run this as root."
 _NEEDS_PROBE: Final = "To find out whether a switch has forgotten this host, let this command send a report: --probe."
 _SAME_MAC: Final = 0x007F_FFFF
 """RFC 1112 section 6.4: of a group's 28 bits, the hardware address has the lower 23."""
@@ -156,7 +155,7 @@ def _loopback_off_unseen(view: View) -> Iterator[Finding]:
     sent = view.counter("IpExt.OutMcastPkts", "before")
     if silent and sent >= 5 and not view.counter("IpExt.InMcastPkts"):
         said = f"This host sent {many(sent, 'multicast datagram')}, and a socket of it has IP_MULTICAST_LOOP 0."
-        yield _finding("loopback-off", said, sure=False, needs=(_NEEDS_WIRE,))
+        yield _finding("loopback-off", said, sure=False, needs=(NEEDS_WIRE,))
 
 
 def _all_sockets(view: View) -> tuple[UDPSocket, ...]:
@@ -352,7 +351,7 @@ def _silent_as_far_as_seen(view: View) -> Iterator[Finding | Unknown]:
         yield old
     elif view.was_member:
         member = f"This host has been a member on {view.interface}{view.for_how_long()}, so our join sent no report."
-        yield Unknown(("not-on-the-wire", *_FORGOTTEN), (silent, member), (f"{_NEEDS_WIRE[:-1]} and --probe.",))
+        yield Unknown(("not-on-the-wire", *_FORGOTTEN), (silent, member), (f"{NEEDS_WIRE[:-1]} and --probe.",))
     else:
         evidence = (silent, "After the report of our join, still nothing came.", *_about_the_source(view))
-        yield _finding("not-on-the-wire", *evidence, sure=False, needs=(_NEEDS_WIRE,))
+        yield _finding("not-on-the-wire", *evidence, sure=False, needs=(NEEDS_WIRE,))

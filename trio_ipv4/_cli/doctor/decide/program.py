@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from trio_ipv4._cli.doctor.decide.finding import Finding, Unknown, Where, found
+from trio_ipv4._cli.doctor.decide.finding import WITH_PID, Finding, Unknown, Where, found
 from trio_ipv4._cli.doctor.decide.view import FEW, LOOKS, listed
 from trio_ipv4._cli.doctor.evidence import Elsewhere, Held, Program, ProgramSocket, Sockets, Twins, UDPSocket
 from trio_ipv4._cli.output import many
@@ -37,7 +37,6 @@ _AT_THE_EDGES: Final = 2
 _LEAST_TRUESIZE: Final = 512
 """Octets that the smallest datagram takes in a queue: its data and a struct sk_buff (SKB_TRUESIZE, linux/skbuff.h)."""
 _START: Final = "Its bind may have failed: look at what it says, and start it again."
-_WITH_PID: Final = "Name the program: --pid PID, as its own user or as root."
 
 
 @attrs.frozen
@@ -447,7 +446,7 @@ def _seen_from_outside(view: View, socket: Sock) -> Iterator[Finding | Unknown]:
         said = (
             f"Nobody on this host was a member on {view.interface}, though the socket holds some membership or filter."
         )
-        yield Unknown(("not-a-member", "dead-membership"), (said,), (_WITH_PID,))
+        yield Unknown(("not-a-member", "dead-membership"), (said,), (WITH_PID,))
 
 
 def _merged_filter(view: View) -> Iterator[Finding | Unknown]:
@@ -506,14 +505,14 @@ def _rejects(view: View, socket: Sock, queue: UDPSocket) -> Iterator[Finding | U
     every = (_dropped_while_joined(view, queue) or 0) >= (view.heard or 0) - _AT_THE_EDGES
     sure = every or 2 * view.dropped(["SOCKET_FILTER"]) >= (view.heard or 0)
     if 2 * faults >= dropped and not view.dropped(["SOCKET_FILTER"]):
-        yield Unknown(("socket-filter", "cgroup-filter", "bad-udp-checksum"), (said,), (_WITH_PID,))
+        yield Unknown(("socket-filter", "cgroup-filter", "bad-udp-checksum"), (said,), (WITH_PID,))
     elif socket.filter_length:
         length = many(socket.filter_length, "instruction")
         yield _finding("socket-filter", said, f"Its BPF program has {length}.", sure=sure)
     elif socket.filter_length == 0:
         yield _finding("cgroup-filter", said, "The socket itself has no BPF program.", sure=False)
     else:
-        yield Unknown(("socket-filter", "cgroup-filter"), (said,), (_WITH_PID,))
+        yield Unknown(("socket-filter", "cgroup-filter"), (said,), (WITH_PID,))
 
 
 def _overflows(view: View, socket: Sock, queue: UDPSocket) -> Iterator[Finding | Unknown]:
@@ -527,7 +526,7 @@ def _overflows(view: View, socket: Sock, queue: UDPSocket) -> Iterator[Finding |
     dropped, heard = _dropped_while_joined(view, queue), view.heard or 0
     if dropped is None or heard < FEW or not (socket.states or socket.pids):
         codes = ("program-does-not-read", "program-stopped", "receive-buffer-overflow")
-        yield Unknown(codes, (said, "Its queue never fell."), (_WITH_PID,))
+        yield Unknown(codes, (said, "Its queue never fell."), (WITH_PID,))
     elif dropped >= heard - _AT_THE_EDGES:
         every = f"It dropped as many as our own receiver heard, {heard}: each read would have made room."
         yield _finding("program-does-not-read", said, every)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from trio_ipv4._cli.doctor.decide.finding import Finding, Unknown, found
+from trio_ipv4._cli.doctor.decide.finding import NEEDS_WIRE, Finding, Unknown, found
 from trio_ipv4._cli.doctor.decide.kernel import explain_reverse_path, is_port, join_on, port_of
 from trio_ipv4._cli.doctor.evidence import Counters
 from trio_ipv4._cli.output import many
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 _ENOUGH: Final = 5
 """In datagrams, chosen: fewer may be anything, such as a query and its answers."""
-_NEEDS: Final = "With CAP_NET_RAW the wire can be heard: run this as root."
 _ELSEWHERE: Final = ("not-on-the-wire", "snooping-without-querier")
 """What came may have been anything."""
 _BEFORE_IP: Final = (*_ELSEWHERE, "dropped-at-ingress", "vlan-tagged", "frame-for-another-mac", "dropped-by-xdp")
@@ -39,7 +38,7 @@ def find(view: View) -> Iterator[Finding | Unknown]:
         return
     if is_port(view):
         said = port_of(view)
-        yield found("interface-is-a-bridge-port", *said, sure=False, cure=join_on(view), needs=(_NEEDS,))
+        yield found("interface-is-a-bridge-port", *said, sure=False, cure=join_on(view), needs=(NEEDS_WIRE,))
         return
     ladder = _Ladder(view)
     if ladder.frames >= _ENOUGH and not _accounts(ladder.packets, ladder.frames) and ladder.packets < _ENOUGH:
@@ -67,7 +66,7 @@ def _accounts(part: int, whole: int) -> bool:
 
 def _before_ip(view: View, ladder: _Ladder) -> Iterator[Unknown]:
     said = f"{view.interface} received {many(ladder.frames, 'frame')}, of which {ladder.packets} reached IP."
-    yield Unknown(_BEFORE_IP, (said,), (_NEEDS,))
+    yield Unknown(_BEFORE_IP, (said,), (NEEDS_WIRE,))
 
 
 def _before_the_route(view: View, ladder: _Ladder) -> Iterator[Finding | Unknown]:
@@ -80,9 +79,9 @@ def _before_the_route(view: View, ladder: _Ladder) -> Iterator[Finding | Unknown
     for code, name in grown.items():
         if _accounts(view.counter(name), ladder.packets) and not view.counter("Ip.ReasmOKs"):
             more = explain_reverse_path(view, ()) if code == "reverse-path-filter" and view.question.source else ()
-            yield found(code, said, f"{name} grew by {view.counter(name)}.", *more, sure=False, needs=(_NEEDS,))
+            yield found(code, said, f"{name} grew by {view.counter(name)}.", *more, sure=False, needs=(NEEDS_WIRE,))
             return
-    yield Unknown(_BEFORE_ROUTE, (said,), (_NEEDS, "Or name the source that sends: --source ADDRESS."))
+    yield Unknown(_BEFORE_ROUTE, (said,), (NEEDS_WIRE, "Or name the source that sends: --source ADDRESS."))
 
 
 def _behind_the_route(view: View, ladder: _Ladder) -> Iterator[Finding | Unknown]:
@@ -98,22 +97,22 @@ def _behind_the_route(view: View, ladder: _Ladder) -> Iterator[Finding | Unknown
     fragments = view.counter("Ip.ReasmReqds")
     if alone and 10 * fragments >= 9 * ladder.accepted and not view.counter("Ip.ReasmOKs"):
         more = f"Ip.ReasmReqds grew by {fragments}, ReasmOKs by 0: none of them became whole."
-        yield found("fragments-lost", said, more, sure=False, needs=(_NEEDS,))
+        yield found("fragments-lost", said, more, sure=False, needs=(NEEDS_WIRE,))
         return
     if alone and delivered < _ENOUGH and ladder.accepted >= _ENOUGH:
         more = f"Ip InDelivers grew by {ladder.delivered}."
-        yield found("firewall-input", said, more, sure=False, needs=(_NEEDS,))
+        yield found("firewall-input", said, more, sure=False, needs=(NEEDS_WIRE,))
         return
     if any(name.startswith("xfrm.XfrmIn") for name in _grown(view)):
-        yield Unknown(("ipsec-policy", "bad-udp-length"), (said,), (_NEEDS,))
+        yield Unknown(("ipsec-policy", "bad-udp-length"), (said,), (NEEDS_WIRE,))
         return
     for code, name in codes.items():
         # Each reader of a long datagram counts its wrong checksum once more (udp_recvmsg in net/ipv4/udp.c).
         if alone and 10 * view.counter(name) >= 9 * ladder.accepted:
-            yield found(code, said, f"{name} grew by {view.counter(name)}.", sure=False, needs=(_NEEDS,))
+            yield found(code, said, f"{name} grew by {view.counter(name)}.", sure=False, needs=(NEEDS_WIRE,))
             return
     elsewhere = () if alone else _ELSEWHERE
-    yield Unknown((*elsewhere, *codes, "firewall-input"), (said,), (_NEEDS,))
+    yield Unknown((*elsewhere, *codes, "firewall-input"), (said,), (NEEDS_WIRE,))
 
 
 def _grown(view: View) -> dict[str, int]:

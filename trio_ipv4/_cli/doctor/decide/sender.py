@@ -7,7 +7,7 @@ from ipaddress import IPv4Address
 from typing import TYPE_CHECKING, Final
 
 from trio_ipv4._cli.doctor.decide import kernel, tables
-from trio_ipv4._cli.doctor.decide.finding import Finding, Unknown, Where, found
+from trio_ipv4._cli.doctor.decide.finding import WITH_PID, Finding, Unknown, Where, found
 from trio_ipv4._cli.doctor.decide.view import FEW, View, listed, total
 from trio_ipv4._cli.doctor.evidence import Flow, HeardFrom, Program, ProgramSocket, Twins
 from trio_ipv4._cli.output import many
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 _finding: Final = functools.partial(found, where=Where.NETWORK)
 
 _NEEDS_WIRE = "With CAP_NET_RAW what goes out can be heard: run this as root."
-_WITH_PID = "Name the program: --pid PID, as its own user or as root."
 _WAYS_OUT: Final = ("output", "postrouting", "egress")
 _FIREWALL: Final = frozenset({"NETFILTER_DROP", "NETFILTER_EGRESS"})
 _NEVER_FRAGMENTED = frozenset({2, 3})  # IP_PMTUDISC_DO, IP_PMTUDISC_PROBE: linux/in.h
@@ -112,7 +111,7 @@ def _nothing_seen(view: View, *, silent: bool) -> Iterator[Finding | Unknown]:
         yield from _by_its_options(view, program, silent=silent)
     else:
         codes = ("not-sending", "larger-than-the-mtu", "firewall-output", "sends-on-another-interface", "ttl-too-small")
-        needs = (_WITH_PID,) if silent else (_NEEDS_WIRE, _WITH_PID)
+        needs = (WITH_PID,) if silent else (_NEEDS_WIRE, WITH_PID)
         yield Unknown(codes[:2] if silent else codes, _none_out(silent=silent), needs)
 
 

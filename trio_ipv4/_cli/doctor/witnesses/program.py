@@ -10,13 +10,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import re
 import socket
 import struct
 from ipaddress import IPv4Address
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from trio_ipv4._cli import processes
 from trio_ipv4._cli.doctor.evidence import Held, Phase, Program, ProgramSocket
 from trio_ipv4._cli.foreign import Question, classes_of, duplicate, filter_length, memory_of, most_memberships
 from trio_ipv4._cli.netlink import network_of
@@ -24,8 +23,6 @@ from trio_ipv4._cli.netlink import network_of
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
-_PROC: Final = Path("/proc")
-_SOCKET: Final = re.compile(r"socket:\[([0-9]+)\]")
 _GUESSED: Final = range(256)
 """Descriptors to try where /proc doesn't list them: CAP_SYS_PTRACE alone lets them be duplicated all the same."""
 _LEAST_INDEXES: Final = 64
@@ -63,13 +60,13 @@ def look(
         network: What identifies this network namespace (`netlink.network_of`).
         phase: When this is.
     """
-    state = _state(pid)
+    state = processes.state_of(pid)
     if not state:
         return Program(pid, refused="ESRCH", phase=phase)
     keys = [*((index, group) for index in _indexes(ifindexes)), *sorted(others)[:_MOST_OTHERS]]
-    sockets, refused = _ask(_process_of(pid), [Question(*key) for key in keys], network)
-    name = _read(pid, "comm").rstrip("\n")
-    return Program(pid, name, state, _is_here(pid), refused, tuple(sockets), phase=phase)
+    sockets, refused = _ask(processes.process_of(pid), [Question(*key) for key in keys], network)
+    name, here = processes.describe(pid).name, processes.find_network(pid)
+    return Program(pid, name, state, here, refused, tuple(sockets), phase=phase)
 
 
 def _indexes(existing: Collection[int]) -> list[int]:
@@ -97,16 +94,11 @@ def _ask(pid: int, questions: list[Question], network: bytes | None) -> tuple[li
 def _descriptors(pid: int) -> Iterator[tuple[int, int | None]]:
     """Return a process's descriptors of sockets with their inodes, or all that it may have, without."""
     try:
-        listed = sorted((_PROC / str(pid) / "fd").iterdir(), key=lambda each: int(each.name))
+        yield from sorted(processes.descriptors(pid))
     except PermissionError:
         yield from ((number, None) for number in _GUESSED)
-        return
     except OSError:
         return  # It has ended.
-    for each in listed:
-        with contextlib.suppress(OSError):
-            if match := _SOCKET.fullmatch(str(each.readlink())):
-                yield int(each.name), int(match[1])
 
 
 def _is_udp(of: socket.socket) -> bool:
@@ -182,27 +174,3 @@ def _option(of: socket.socket, level: int, option: int) -> int | None:
 def _switch(of: socket.socket, level: int, option: int) -> bool | None:
     value = _option(of, level, option)
     return None if value is None else bool(value)
-
-
-def _state(pid: int) -> str:
-    # The name stands in parentheses, and may hold some.
-    return _read(pid, "stat").rpartition(")")[2].strip()[:1]
-
-
-def _process_of(pid: int) -> int:
-    """Return the process of a thread: it alone has a descriptor of its own (pidfd_open(2))."""
-    number = _read(pid, "status").partition("\nTgid:")[2].partition("\n")[0].strip()
-    return int(number) if number else pid
-
-
-def _is_here(pid: int) -> bool | None:
-    """Tell whether a process is in this thread's network namespace; `None`: it doesn't show it."""
-    with contextlib.suppress(OSError):
-        return (_PROC / str(pid) / "ns" / "net").readlink() == (_PROC / "thread-self" / "ns" / "net").readlink()
-    return None
-
-
-def _read(pid: int, file: str) -> str:
-    with contextlib.suppress(OSError):
-        return (_PROC / str(pid) / file).read_text(encoding="utf-8", errors="surrogateescape")
-    return ""

@@ -54,11 +54,14 @@ GOOD = [
     (arguments.read_tos, "0XB8", 184),
     (arguments.read_tos, "0", 0),
     (arguments.read_tos, "010", 10),
+    (arguments.read_interface_name, "en0.5", "en0.5"),
+    (arguments.read_interface_name, "enx" * 30, "enx" * 30),
     (arguments.within(1, 255), "1", 1),
     (arguments.within(1, 255), "255", 255),
 ]
 
 WRONG = [
+    (arguments.read_interface_name, ["", ".", "..", "en/0", "en 0", "en0:1", "x" * 128, "ä" * 64], "as en0"),
     (arguments.read_address, ["", "1.2.3", "256.1.1.1", "1.2.3.4/24", "01.2.3.4", "name", "::1"], "198.18.0.1"),
     (
         arguments.read_host,

@@ -25,7 +25,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trio_ipv4 import UnsupportedError
-from trio_ipv4._cli import diag, netlink, processes
+from trio_ipv4._cli import diag, kernel_tables, netlink, processes
 from trio_ipv4._cli.doctor.evidence import Counters, Link, UDPSocket, Way
 from trio_ipv4._cli.doctor.witnesses import (
     counters,
@@ -995,3 +995,48 @@ def test_the_end_of_a_dump_may_be_an_error() -> None:
         netlink._raise(struct.pack("=i", -22))
     netlink._raise(struct.pack("=i", 0))
     netlink._raise(b"")
+
+
+# Tables that another kernel writes
+
+READERS = {
+    "igmp": (lambda: kernel_tables.read_groups(), lambda: kernel_tables.read_versions()),
+    "mcfilter": (lambda: kernel_tables.read_source_counts(),),
+    "udp": (lambda: kernel_tables.read_udp_sockets(),),
+    "ip_mr_vif": (router.look,),
+    "ip_mr_cache": (router.look,),
+    **dict.fromkeys(("snmp", "netstat", "dev", "xfrm_stat", "softnet_stat"), (counters.read,)),
+}
+"""Who reads which table of /proc/net."""
+
+
+@pytest.mark.parametrize("table", READERS)
+@given(st.data())
+def test_a_table_in_a_foreign_format_is_an_error_that_names_it(table: str, data: st.DataObject) -> None:
+    genuine = (Path("/proc/net") / table).read_text() if (Path("/proc/net") / table).exists() else ""
+    foreign = data.draw(st.one_of(st.text(), st.just(genuine[: len(genuine) // 2]), st.just(genuine.replace("0", "z"))))
+
+    def read_lines(name: str, tables: Path | None = None) -> list[str]:
+        return foreign.split("\n") if name == table else genuine_lines(name, tables)
+
+    genuine_lines = kernel_tables.read_lines
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (kernel_tables, router, counters):
+            patch.setattr(module, "read_lines", read_lines)
+        for read in READERS[table]:
+            with contextlib.suppress(OSError):
+                read()
+
+
+@pytest.mark.parametrize("table", READERS)
+def test_a_witness_of_a_foreign_table_could_not_look(table: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    genuine_lines = kernel_tables.read_lines
+
+    def read_lines(name: str, tables: Path | None = None) -> list[str]:
+        return ["what: x y", "another: x y", "kernel: x y"] if name == table else genuine_lines(name, tables)
+
+    for module in (kernel_tables, router, counters):
+        monkeypatch.setattr(module, "read_lines", read_lines)
+    for read in READERS[table]:
+        with pytest.raises(OSError, match=f"^/proc/net/{table} is not in the format of Linux: "):
+            read()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
+import os
 import re
 from ipaddress import AddressValueError, IPv4Address
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 MAX_PAYLOAD: Final = 65507
 """Octets of a UDP payload: 65,535 without an IP and a UDP header (RFC 791, RFC 768)."""
+_ALTERNATIVE_NAME_SIZE: Final = 128
+"""ALTIFNAMSIZ (linux/if.h), with the zero at the end."""
 _NO_HOSTS: Final = (IPv4Address("0.0.0.0"), IPv4Address("255.255.255.255"))
 _SECONDS: Final = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 _TIMES: Final = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
@@ -196,13 +199,25 @@ def within(least: int, most: int) -> Callable[[str], int]:
     return read
 
 
+def read_interface_name(text: str) -> str:
+    """Read the name of an interface, also an alternative one: up to 127 octets, without a slash or white space.
+
+    (`dev_valid_name` in net/core/dev.c; ALTIFNAMSIZ in linux/if.h.)
+    """
+    if not 0 < len(os.fsencode(text)) < _ALTERNATIVE_NAME_SIZE or text in {".", ".."} or re.search(r"[/:\s]", text):
+        raise ValueError(f"must be the name of an interface, as en0, got {text!r}")
+    return text
+
+
 def _complete_interface(_: object) -> dict[str, str]:
     """Return the interfaces of this network namespace, each with its addresses, for a shell's completion."""
     return {interface.name: " ".join(map(str, interface.addresses)) for interface in interfaces()}
 
 
-InterfaceName: TypeAlias = Annotated[str, Parameter(metavar="NAME", completer=_complete_interface)]
-InterfaceNames: TypeAlias = tuple[InterfaceName, ...]
+InterfaceName: TypeAlias = Annotated[str, Parameter(completer=_complete_interface), reads(read_interface_name, "NAME")]
+InterfaceNames: TypeAlias = Annotated[
+    tuple[str, ...], Parameter(completer=_complete_interface), reads_each(read_interface_name, "NAME")
+]
 Seconds: TypeAlias = Annotated[float, reads(read_duration, "DURATION")]
 For: TypeAlias = Annotated[Seconds | None, Parameter(name="--for")]
 Address: TypeAlias = Annotated[IPv4Address, reads(read_address, "ADDRESS")]

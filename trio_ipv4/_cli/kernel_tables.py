@@ -7,11 +7,14 @@ import socket
 import struct
 from ipaddress import IPv4Address
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import attrs
 
 from trio_ipv4._cli.merge import merge
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 # Not /proc/net, which is /proc/self/net: that shows the network namespace of the process's main thread.
 _TABLES: Final = Path("/proc/thread-self/net")
@@ -52,6 +55,19 @@ class UDPEntry:
     drops: int
 
 
+@contextlib.contextmanager
+def as_linux_writes(table: str) -> Iterator[None]:
+    """Let a block, or a function, read a table that may be in another format, as a sandbox's own is.
+
+    Raises:
+        OSError: It is. The message names the table.
+    """
+    try:
+        yield
+    except (ValueError, IndexError, struct.error) as error:
+        raise OSError(f"/proc/net/{table} is not in the format of Linux: {error}") from None
+
+
 def read_memberships() -> tuple[Member, ...]:
     """Read which groups this network namespace is in, on every interface, whoever joined them.
 
@@ -66,6 +82,7 @@ def read_memberships() -> tuple[Member, ...]:
     return tuple(members)
 
 
+@as_linux_writes("igmp")
 def read_groups(tables: Path | None = None) -> list[tuple[IPv4Address, str, int, int]]:
     """Read /proc/net/igmp: a line for each interface, and under it, indented, one for each of its groups.
 
@@ -85,6 +102,7 @@ def read_groups(tables: Path | None = None) -> list[tuple[IPv4Address, str, int,
     return groups
 
 
+@as_linux_writes("mcfilter")
 def read_source_counts() -> dict[tuple[int, IPv4Address], dict[IPv4Address, tuple[int, int]]]:
     """Read /proc/net/mcfilter: for each source of a group, how many sockets include it, and how many exclude it.
 
@@ -99,6 +117,7 @@ def read_source_counts() -> dict[tuple[int, IPv4Address], dict[IPv4Address, tupl
     return counts
 
 
+@as_linux_writes("igmp")
 def read_versions() -> dict[int, int]:
     """Read from /proc/net/igmp which version of IGMP each interface speaks now, by the interface's index.
 
@@ -113,6 +132,7 @@ def read_versions() -> dict[int, int]:
     return found
 
 
+@as_linux_writes("udp")
 def read_udp_sockets(tables: Path | None = None) -> list[UDPEntry]:
     """Read /proc/net/udp and udp6. For `tables`, see `read_groups`."""
     lines = _lines("udp", tables)

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from trio_ipv4._cli.doctor.evidence import Counters, Phase
-from trio_ipv4._cli.kernel_tables import read_lines
+from trio_ipv4._cli.kernel_tables import as_linux_writes, read_lines
 
 _PROTOCOLS: Final = frozenset({"Ip", "IpExt", "Icmp", "IcmpMsg", "Udp"})
 _BESIDES: Final = frozenset({"TcpExt.IPReversePathFilter"})
@@ -41,7 +41,7 @@ def read() -> dict[str, int]:
     found |= _read_devices()
     with contextlib.suppress(FileNotFoundError):  # CONFIG_XFRM_STATISTICS is not set.
         found |= _read_xfrm()
-    with contextlib.suppress(FileNotFoundError):
+    with contextlib.suppress(FileNotFoundError), as_linux_writes("softnet_stat"):
         found["softnet.dropped"] = sum(int(line.split()[_SOFTNET_DROPPED], 16) for line in read_lines("softnet_stat"))
     return found
 
@@ -65,23 +65,26 @@ def growth(before: Mapping[str, int], after: Mapping[str, int], seconds: float, 
 def _read_pairs(table: str) -> Iterator[tuple[str, int]]:
     """Read pairs of lines, of names and of values, which both begin with the protocol."""
     lines = iter(read_lines(table))
-    for names, values in zip(lines, lines, strict=True):
-        protocol, *titles = names.split()
-        for title, value in zip(titles, values.split()[1:], strict=True):
-            name = f"{protocol.removesuffix(':')}.{title}"
-            if (protocol.removesuffix(":") in _PROTOCOLS or name in _BESIDES) and name not in _NO_COUNTERS:
-                yield name, int(value)
+    with as_linux_writes(table):
+        for names, values in zip(lines, lines, strict=True):
+            protocol, *titles = names.split()
+            for title, value in zip(titles, values.split()[1:], strict=True):
+                name = f"{protocol.removesuffix(':')}.{title}"
+                if (protocol.removesuffix(":") in _PROTOCOLS or name in _BESIDES) and name not in _NO_COUNTERS:
+                    yield name, int(value)
 
 
 def _read_devices() -> Iterator[tuple[str, int]]:
-    for line in read_lines("dev")[_DEV_HEADINGS:]:
-        # A name may hold spaces other than ASCII's, but no colon (dev_valid_name in net/core/dev.c).
-        name, _, values = line.partition(":")
-        for title, value in zip(_DEV, values.split(), strict=False):
-            yield f"dev.{name.strip(' ')}.{title}", int(value)
+    with as_linux_writes("dev"):
+        for line in read_lines("dev")[_DEV_HEADINGS:]:
+            # A name may hold spaces other than ASCII's, but no colon (dev_valid_name in net/core/dev.c).
+            name, _, values = line.partition(":")
+            for title, value in zip(_DEV, values.split(), strict=False):
+                yield f"dev.{name.strip(' ')}.{title}", int(value)
 
 
 def _read_xfrm() -> Iterator[tuple[str, int]]:
-    for line in read_lines("xfrm_stat"):
-        name, value = line.split()
-        yield f"xfrm.{name}", int(value)
+    with as_linux_writes("xfrm_stat"):
+        for line in read_lines("xfrm_stat"):
+            name, value = line.split()
+            yield f"xfrm.{name}", int(value)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from trio_ipv4._cli.doctor.evidence import VIF, CacheEntry, Router
-from trio_ipv4._cli.kernel_tables import read_lines, to_address
+from trio_ipv4._cli.kernel_tables import as_linux_writes, read_lines, to_address
 
 _FORWARD: Final = Path("/proc/sys/net/ipv4/ip_forward")
 _OUTGOING: Final = re.compile(r"([0-9]+):([0-9]+)")
@@ -20,11 +20,11 @@ _OUTGOING: Final = re.compile(r"([0-9]+):([0-9]+)")
 
 def look() -> Router:
     """Look whether this host is a multicast router, and what it knows."""
-    return Router(
-        forwarding=_forwards(),
-        vifs=tuple(map(_read_vif, _lines("ip_mr_vif"))),
-        cache=tuple(map(_read_entry, _lines("ip_mr_cache"))),
-    )
+    with as_linux_writes("ip_mr_vif"):
+        vifs = tuple(map(_read_vif, _lines("ip_mr_vif")))
+    with as_linux_writes("ip_mr_cache"):
+        cache = tuple(map(_read_entry, _lines("ip_mr_cache")))
+    return Router(forwarding=_forwards(), vifs=vifs, cache=cache)
 
 
 def _forwards() -> bool:

@@ -21,12 +21,17 @@ ODD_NAME = "\x1b[31mred"
 WITHOUT = """
 import sys
 
-class Missing:
-    def find_spec(self, name, path=None, target=None):
-        if f"{{name}}.".startswith("{module}."):
-            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+class Without:
+    def __init__(self, finder):
+        self.finder = finder
 
-sys.meta_path.insert(0, Missing())
+    def __getattr__(self, name):
+        return getattr(self.finder, name)
+
+    def find_spec(self, name, *where):
+        return None if f"{{name}}.".startswith("{module}.") else self.finder.find_spec(name, *where)
+
+sys.meta_path[:] = map(Without, sys.meta_path)
 from trio_ipv4.__main__ import main
 main()
 """
@@ -60,7 +65,7 @@ finally:
     assert done.stderr.split() == ["interfaces", "lab"]  # `lab` marks where the words of its own commands begin.
 
 
-@pytest.mark.parametrize("module", ["cyclopts", "rich"])
+@pytest.mark.parametrize("module", ["cattrs", "cyclopts", "rich"])
 def test_without_the_extra_it_says_what_to_install(module: str) -> None:
     done = run_without(module, "demo")
     assert done.returncode == 1
@@ -70,7 +75,7 @@ def test_without_the_extra_it_says_what_to_install(module: str) -> None:
 
 def test_another_missing_module_is_not_blamed_on_the_extra() -> None:
     done = run_without("trio_ipv4._cli.demo.texts", "demo")
-    assert done.returncode == 1
+    assert done.returncode == 5
     assert "pip install" not in done.stderr
 
 
@@ -154,6 +159,24 @@ def test_a_name_can_t_command_the_terminal() -> None:
     assert "\\x1b[31mred" in text.stdout
     listed = [json.loads(line) for line in run("interfaces", "--json").stdout.splitlines()]
     assert ODD_NAME in {each["name"] for each in listed}
+
+
+def test_a_fault_of_its_own_has_a_status_that_means_nothing_else() -> None:
+    script = """
+import sys
+from trio_ipv4 import _cli
+
+def broken():
+    raise KeyError("a fault")
+
+_cli.app.command(broken, name="broken")
+sys.argv = ["trio-ipv4", "broken"]
+_cli.run()
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 5
+    assert "KeyError: 'a fault'" in done.stderr
+    assert done.stderr.endswith("trio-ipv4: this is a fault in trio-ipv4. Please report it, with the lines above\n")
 
 
 def test_a_full_disk_is_an_error_without_a_traceback() -> None:

@@ -28,6 +28,7 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 import warnings
 from importlib.metadata import version as version_of
 from typing import Annotated, Final, Literal, TypeVar
@@ -122,6 +123,10 @@ def run() -> None:
         status = Status.NOBODY_READS
     except* (OSError, UnsupportedError) as errors:
         _tell(*map(_sentence, _leaves(errors)))
+    except* Exception as errors:
+        # Python would exit with 1, which commands give a meaning.
+        traceback.print_exception(errors)
+        _tell("this is a fault in trio-ipv4. Please report it, with the lines above")
     sys.exit(status or Status.DONE)
 
 

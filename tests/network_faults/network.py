@@ -33,7 +33,11 @@ QUIET: Final = (
 PRUNES_AFTER: Final = 1.3
 """Seconds. A bridge floods for one query response interval (set to 1 s here) after its querier was turned on."""
 HELPER: Final = 'helper() { "$PYTHON" -S -m "network_faults.$1" "${@:2}"; }\n'
-UNSHARE: Final = ("unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc", "--")
+UNSHARE: Final = (
+    # It ends with whoever started it, and takes all that it holds along.
+    *("setpriv", "--pdeathsig", "KILL", "--"),
+    *("unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc", "--"),
+)
 
 
 class NetworkError(Exception):

@@ -26,6 +26,7 @@ from trio_ipv4 import UnsupportedError
 from trio_ipv4._cli.doctor import capabilities, evidence, examination, looks, status_of
 from trio_ipv4._cli.doctor.case import Case, read_case
 from trio_ipv4._cli.doctor.causes import CAUSES
+from trio_ipv4._cli.doctor.decide import decide
 from trio_ipv4._cli.doctor.evidence import (
     Counters,
     Evidence,
@@ -189,6 +190,8 @@ def witnesses(case: Case, phase: Phase | None = None) -> list[str]:
         ((TO, "--sender", "--probe"), "--probe is for the host that should receive"),
         ((TO, "--router", "--probe"), "--probe is for the host that should receive"),
         ((TO, "--pid", "0"), "from 1 to 4194304"),
+        ((TO, "--pid", "4194304"), "there is no process 4194304"),  # PID_MAX_LIMIT: numbers stay below it.
+        ((TO, "--interface", ""), "must be the name of an interface, as en0, got ''"),
         ((TO, "--for", "0s"), "must be a duration"),
         ((TO, "--read", "stored"), "GROUP:PORT is what the file of --read says already"),
         *(
@@ -725,8 +728,9 @@ async def test_what_is_written_can_be_read_again(
         output = JSONLines()
         output.show(question)
         case = await examination.examine(question, output.show)
+        output.show(conclude(case, decide(case)))
     written = capsys.readouterr().out
-    assert read_case(written.splitlines()) == case
+    assert read_case(written.splitlines(), whole=True) == case
     stored = tmp_path / "evidence.jsonl"
     stored.write_text(written)
     by_name, by_pipe = run("--read", str(stored)), run("--read", "-", text=written)
@@ -735,6 +739,13 @@ async def test_what_is_written_can_be_read_again(
     (verdict,) = map(json.loads, run("--read", str(stored), "--json").stdout.splitlines())
     assert by_name.stdout.startswith(f"{verdict['text']}\n")
     assert verdict["event"] == "verdict"
+    # A part of the evidence may suggest what the rest refutes.
+    lines = written.splitlines(keepends=True)
+    for length in (1, len(lines) // 2, len(lines) - 1):
+        stored.write_text("".join(lines[:length]))
+        cut = run("--read", str(stored))
+        assert (cut.returncode, cut.stdout) == (5, "")
+        assert "it ends before the verdict" in cut.stderr
 
 
 @pytest.mark.pure

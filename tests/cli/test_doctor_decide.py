@@ -152,6 +152,17 @@ def judge(*evidence: Evidence, **changes: Any) -> Verdict:
     return decide(Case(question, (*usual, *evidence)))
 
 
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [("2", "2 is the number of en0."), (f"{OWN}", f"{OWN} is an address of en0."), ("en1", None)],
+)
+def test_a_name_that_no_interface_has_is_told_with_those_that_there_are(written: str, meant: str | None) -> None:
+    verdict = judge(interface=written, ifindex=None)
+    assert (verdict.code, verdict.certainty) == ("no-such-interface", "proved")
+    said = [f"No interface is called {written}.", meant, "There are: lo, en0, docker0."]
+    assert [*verdict.evidence] == [each for each in said if each is not None]
+
+
 def test_where_our_own_receiver_is_deaf_a_fault_of_the_program_is_one_more() -> None:
     silent = (wire(phase="before"), wire(), own(), TEST_JOIN)
     verdict = judge(*silent, program(family=6, local="::", only_ipv6=True))

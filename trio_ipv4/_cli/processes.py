@@ -116,6 +116,17 @@ def state_of(pid: int) -> str:
     return ""
 
 
+def is_there(pid: int) -> bool:
+    """Tell whether there is such a process, whatever /proc shows of it."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
 def user_name(number: int) -> str:
     """Return a user's name, or the number of one without a name."""
     try:

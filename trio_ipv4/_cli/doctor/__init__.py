@@ -43,6 +43,7 @@ from trio_ipv4._cli.doctor.records import conclude
 from trio_ipv4._cli.doctor.verdict import Verdict
 from trio_ipv4._cli.ends import Status, until_stopped
 from trio_ipv4._cli.output import Output, choose_output
+from trio_ipv4._cli.processes import is_there
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -86,9 +87,10 @@ def command(
     """Find out why a group does not arrive, and say how to mend it.
 
     It reads the kernel's tables, looks at what is there for 3 seconds, and
-    joins the group for another 3. Then it names the cause, what proves it,
-    and what mends it. Run it on the host that should receive; as root it can
-    tell most. With --pid it looks into the program, too.
+    joins the group for another 3. If nothing comes, it finds out more, for
+    some seconds. Then it names the cause, what proves it, and what mends it.
+    Run it on the host that should receive; as root it can tell most. With
+    --pid it looks into the program, too.
 
         trio-ipv4 doctor 239.1.2.3:5000 --interface en0
         trio-ipv4 doctor 239.1.2.3:5000 --interface en0 --pid 4711
@@ -106,7 +108,8 @@ def command(
         source: The host that sends. Join this source alone, and find out whether datagrams from it may come in.
         pid: The number of the program that should receive, or send. Default: the one that has the port open, if it is
             the only one, and may be looked into.
-        seconds: How long to look, and then how long to join. Default: 3s. To be sure that nobody queries: 130s.
+        seconds: How long to look, and then how long to join, at least 1.5s. Default: 3s. To be sure that nobody
+            queries: 130s.
         sender: This host sends the group. Nothing is joined.
         receiver: With --sender: the address of a host that should receive.
         router: This host is a router between sender and receiver. Nothing is joined.
@@ -134,6 +137,8 @@ def command(
     if destination is None:
         raise wrong_usage("doctor", "name GROUP:PORT, as 239.1.2.3:5000; or --read FILE")
     role = _choose_role(sender=sender, router=router, receiver=receiver, probe=probe)
+    if pid is not None and not is_there(pid):
+        raise wrong_usage("doctor", f"there is no process {pid}: name one that runs")
     name, ifindex = choose_interface(interface, destination.group)
     question = Question(
         group=destination.group,
@@ -184,9 +189,9 @@ def _read(path: Path) -> Case:
     """
     try:
         if str(path) == "-":
-            return read_case(_bounded(sys.stdin))
+            return read_case(_bounded(sys.stdin), whole=True)
         with path.open(encoding="utf-8", errors="replace") as lines:
-            return read_case(_bounded(lines))
+            return read_case(_bounded(lines), whole=True)
     except (ValueError, RecursionError) as error:
         raise OSError(f"{path} is no evidence that 'trio-ipv4 doctor --json' has written: {error}") from None
 

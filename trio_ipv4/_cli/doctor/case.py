@@ -42,12 +42,17 @@ class Case:
         return None
 
 
-def read_case(lines: Iterable[str]) -> Case:
+def read_case(lines: Iterable[str], *, whole: bool = False) -> Case:
     """Read what `doctor --json` wrote.
 
+    Args:
+        lines: What it wrote.
+        whole: Whether it must go on to the verdict. A part of the evidence may suggest what the whole refutes.
+
     Raises:
-        ValueError: It is something else.
+        ValueError: It is something else, or not whole.
     """
+    event: object = None
     question: Question | None = None
     found: list[Evidence] = []
     skipped: list[Skipped] = []
@@ -65,6 +70,8 @@ def read_case(lines: Iterable[str]) -> Case:
             raise ValueError(f"line {number} is none that doctor --json writes: {line[:60]!r}") from None
     if question is None:
         raise ValueError('there is no line with the event "start", which doctor --json writes first')
+    if whole and event != "verdict":
+        raise ValueError("it ends before the verdict. The examination was interrupted, or the file was cut")
     return Case(question, tuple(found), tuple(skipped))
 
 

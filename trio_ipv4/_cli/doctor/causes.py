@@ -33,6 +33,8 @@ class Cause:
     cure: tuple[str, ...]
 
 
+_FIND_RULE: Final = "To find it, as root: nft --handle list ruleset"
+
 HEALTHY: Final = "healthy"
 
 CAUSES: Final = {
@@ -133,7 +135,10 @@ CAUSES: Final = {
         "the reverse-path filter",
         "Nothing is received, while tcpdump on the interface sees every datagram.",
         "The input route refuses the source, for 224.0.0.1 as well, not a neighbour. IPReversePathFilter grows.",
-        ("sysctl -w net.ipv4.conf.{interface}.rp_filter=2", "ip route add {source} dev {interface}"),
+        (
+            "sysctl -w net.ipv4.conf.{interface}.rp_filter=2",
+            "If {source} is on the link of {interface}: ip route add {source} dev {interface}",
+        ),
     ),
     "fragments-lost": Cause(
         "network",
@@ -147,14 +152,14 @@ CAUSES: Final = {
         "a firewall on this host drops the datagrams in the prerouting hook",
         "Nothing is received, while tcpdump on the interface sees every datagram.",
         "The wire shows the datagrams, the input route accepts them, and IpExt InMcastPkts does not grow.",
-        ("Accept UDP to {group} port {port} before the rule that drops it: nft --handle list ruleset",),
+        (f"Accept UDP to {{group}} port {{port}} before the rule that drops it. {_FIND_RULE}",),
     ),
     "firewall-input": Cause(
         "host",
         "a firewall on this host drops the datagrams in the input hook",
         "Nothing is received, while tcpdump on the interface sees every datagram.",
         "IpExt InMcastPkts grows, Ip InDelivers does not. The rule's own counter (CAP_NET_ADMIN).",
-        ("Accept UDP to {group} port {port} before the rule that drops it: nft --handle list ruleset",),
+        (f"Accept UDP to {{group}} port {{port}} before the rule that drops it. {_FIND_RULE}",),
     ),
     "ipsec-policy": Cause(
         "host",
@@ -233,7 +238,7 @@ CAUSES: Final = {
         "the source-specific join names other sources",
         "Nothing is received, and no error.",
         "The datagrams come from a source that the membership's filter does not include.",
-        ("Join the source that sends, or the group with every source.",),
+        ("Join the source that sends, or, outside of 232.0.0.0/8, the group with every source.",),
     ),
     "source-excluded": Cause(
         "program",
@@ -317,7 +322,7 @@ CAUSES: Final = {
         "the receive buffer overflows",
         "Gaps.",
         "The socket's drops grow, its queue is near the buffer's size at times, and it is read.",
-        ("Set a larger SO_RCVBUF, and net.core.rmem_max; or read faster.",),
+        ("Read faster. For bursts, set a larger SO_RCVBUF, and net.core.rmem_max.",),
     ),
     "other-network-namespace": Cause(
         "program",
@@ -383,21 +388,21 @@ CAUSES: Final = {
         "a firewall on this host drops the IGMP queries",
         "It works for some minutes after each join, and then stops.",
         "Queries are on the wire, and this host does not answer them; a report of our own brings the datagrams back.",
-        ("Accept IGMP before the rule that drops it, or drops IP options: nft --handle list ruleset",),
+        (f"Accept IGMP before the rule that drops it, or drops IP options. {_FIND_RULE}",),
     ),
     "igmp-reports-blocked": Cause(
         "host",
         "a firewall on this host drops the IGMP reports that it sends",
         "Nothing is received through a switch that snoops.",
         "The join of a new group sends nothing: Ip OutRequests grows, IpExt OutMcastPkts does not.",
-        ("Accept IGMP on its way out, before the rule that drops it: nft --handle list ruleset",),
+        (f"Accept IGMP on its way out, before the rule that drops it. {_FIND_RULE}",),
     ),
     "igmp-version-forced": Cause(
         "host",
         "force_igmp_version makes this host report without the source",
         "A router or switch that does source-specific multicast never sends the channel.",
         "net.ipv4.conf.{interface}.force_igmp_version (or that of all) is 1 or 2, and the wire is silent.",
-        ("sysctl -w net.ipv4.conf.{interface}.force_igmp_version=0",),
+        ("Allow version 3, and join again: sysctl -w net.ipv4.conf.{interface}.force_igmp_version=0",),
     ),
     "old-querier": Cause(
         "network",
@@ -457,7 +462,7 @@ CAUSES: Final = {
         "a firewall on the sender's host drops what goes out",
         "Sending fails with EPERM.",
         "Ip OutDiscards grows, and none go out.",
-        ("Accept UDP to {group} port {port} before the rule that drops it: nft --handle list ruleset",),
+        (f"Accept UDP to {{group}} port {{port}} before the rule that drops it. {_FIND_RULE}",),
     ),
     "larger-than-the-mtu": Cause(
         "sender",

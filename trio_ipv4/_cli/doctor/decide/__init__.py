@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final
 from trio_ipv4._cli.doctor.causes import CAUSES, HEALTHY
 from trio_ipv4._cli.doctor.decide import kernel, network, program, quiet, router, sender, tables
 from trio_ipv4._cli.doctor.decide.finding import Finding, Unknown, Where
-from trio_ipv4._cli.doctor.decide.view import View, listed
+from trio_ipv4._cli.doctor.decide.view import LINK_LOCAL, View, listed
 from trio_ipv4._cli.doctor.evidence import FreshJoin, OwnReport, Program, Unicast
 from trio_ipv4._cli.doctor.verdict import CANNOT_TELL, Certainty, Verdict
 from trio_ipv4._cli.output import many
@@ -104,7 +104,9 @@ def _cure(view: View, code: str) -> tuple[str, ...]:
         "pid": question.pid or (program_seen.pid if program_seen else "PID"),
         "limit": view.settings.get("igmp_max_memberships", 20),
     }
-    return tuple(line.format_map(values) for line in CAUSES[code].cure)
+    cure = (line.format_map(values) for line in CAUSES[code].cure)
+    # No router forwards 224.0.0.0/24 (RFC 5771 section 4).
+    return tuple(line for line in cure if not (question.group in LINK_LOCAL and line.startswith("On a router")))
 
 
 def _cannot_tell(view: View, unknowns: list[Unknown], besides: list[Finding] | None = None) -> Verdict:
@@ -112,7 +114,7 @@ def _cannot_tell(view: View, unknowns: list[Unknown], besides: list[Finding] | N
     return Verdict(
         CANNOT_TELL,
         "cannot-tell",
-        f"{_what(view, 'not received' if view.deaf else 'not certain')}. Cause: cannot tell.",
+        f"{_what(view, 'not received. The cause' if view.deaf else 'whether it is received')} can't be told.",
         tuple(dict.fromkeys(sentence for each in unknowns for sentence in each.evidence if sentence)),
         tuple(codes),
         tuple(dict.fromkeys(need for each in unknowns for need in each.needs)),
@@ -176,8 +178,9 @@ def _heard(view: View) -> list[str]:
 def _all_right(view: View, evidence: list[str]) -> Verdict:
     if view.question.role == "receiver" and view.only_own:
         alone = "All of it was sent by this host itself. To hear from another: --source ADDRESS."
+        why = "To find out why others don't hear it: --sender."
         text = f"{_what(view, 'received, from this host itself')}."
-        return Verdict(HEALTHY, "likely", text, tuple(evidence), needs=(alone,), disturbed=_disturbed(view))
+        return Verdict(HEALTHY, "likely", text, tuple(evidence), needs=(alone, why), disturbed=_disturbed(view))
     sure = view.question.role != "receiver" or program.is_seen_healthy(view)
     needs = () if sure else (program.why_unseen(view),)
     text = f"{_what(view, 'received')}."

@@ -34,6 +34,9 @@ _SAME_MAC: Final = 0x007F_FFFF
 """RFC 1112 section 6.4: of a group's 28 bits, the hardware address has the lower 23."""
 _CLOUDS: Final = {"Amazon EC2": "Amazon's cloud", "Google": "Google's cloud"}
 """As /sys/class/dmi/id/sys_vendor has them. Microsoft's name is on laptops, too."""
+_REPORT: Final = "the report of our join"
+_JOIN: Final = "our join"
+"""No report is needed for groups that stay on the link."""
 _LONG: Final = 60.0
 """In seconds, chosen: what sends more rarely than that is no flow."""
 _QUERIER: Final = 125.0
@@ -227,8 +230,8 @@ def _silent(view: View) -> Iterator[Finding | Unknown]:
         attached = f"An XDP program is attached to {view.interface}, which comes before every look."
         yield Unknown(("not-on-the-wire", "dropped-by-xdp"), (silent, attached))
         return
-    sent = "After a report of our own" if report is not None else "After the report of our join"
-    evidence = [silent, f"{sent}, still nothing came.", *_about_the_source(view)]
+    after = "a report of our own" if report is not None else _JOIN if view.question.group in LINK_LOCAL else _REPORT
+    evidence = [silent, f"After {after}, still nothing came.", *_about_the_source(view)]
     # A slow sender may have been between two datagrams.
     sure = _watched(view) >= _LONG
     needs = () if sure else ("If it sends rarely, look for longer: --for 1m.",)
@@ -353,5 +356,5 @@ def _silent_as_far_as_seen(view: View) -> Iterator[Finding | Unknown]:
         member = f"This host has been a member on {view.interface}{view.for_how_long()}, so our join sent no report."
         yield Unknown(("not-on-the-wire", *_FORGOTTEN), (silent, member), (f"{NEEDS_WIRE[:-1]} and --probe.",))
     else:
-        evidence = (silent, "After the report of our join, still nothing came.", *_about_the_source(view))
+        evidence = (silent, f"After {_REPORT}, still nothing came.", *_about_the_source(view))
         yield _finding("not-on-the-wire", *evidence, sure=False, needs=(NEEDS_WIRE,))

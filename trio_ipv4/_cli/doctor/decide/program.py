@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
+from trio_ipv4._cli.doctor.causes import CAUSES
 from trio_ipv4._cli.doctor.decide.finding import WITH_PID, Finding, Unknown, Where, found
-from trio_ipv4._cli.doctor.decide.view import FEW, LOOKS, listed
+from trio_ipv4._cli.doctor.decide.view import FEW, LOOKS, SOURCE_SPECIFIC, listed
 from trio_ipv4._cli.doctor.evidence import Elsewhere, Held, Program, ProgramSocket, Sockets, Twins, UDPSocket
 from trio_ipv4._cli.output import many
 
@@ -69,7 +70,7 @@ def find(view: View) -> Iterator[Finding | Unknown]:
     """Judge the program, or the sockets on the port."""
     program = view.case.get(Program)
     if program is not None:
-        stop = list(_of_the_process(program))
+        stop = list(_of_the_process(view, program))
         yield from stop
         if stop:
             return
@@ -140,7 +141,7 @@ def _unless_it_holds_the_port(
 # The process
 
 
-def _of_the_process(program: Program) -> Iterator[Finding | Unknown]:
+def _of_the_process(view: View, program: Program) -> Iterator[Finding | Unknown]:
     if not program.state:
         yield Unknown((), (f"There is no process {program.pid}.",), ("Name the program that runs now: --pid PID.",))
     elif program.state == "T":
@@ -148,7 +149,14 @@ def _of_the_process(program: Program) -> Iterator[Finding | Unknown]:
         yield _finding("program-stopped", evidence, cure=(f"kill -CONT {program.pid}",))
     elif _is_elsewhere(program):
         evidence = f"{program.name} (pid {program.pid}) is in another network namespace than this command."
-        yield _finding("other-network-namespace", evidence)
+        yield _finding("other-network-namespace", evidence, cure=_there(view, program.pid))
+
+
+def _there(view: View, pid: int) -> tuple[str, ...]:
+    """Return what is to be done about a program in another network namespace."""
+    there = f"nsenter --target {pid} --net trio-ipv4 doctor {view.question.group}:{view.question.port} --pid {pid}"
+    look = f"Or ask why it does not arrive there, as root: {there}"
+    return (*CAUSES["other-network-namespace"].cure, look)
 
 
 def _is_elsewhere(program: Program) -> bool:
@@ -188,7 +196,9 @@ def _open_elsewhere(view: View, program: Program | None) -> Iterator[Finding]:
                 f"{each.name} (pid {each.pid}) has port {view.question.port} open in another network namespace{member}."
             )
             here = f"Nobody in this one has port {view.question.port} open."
-            yield _finding("other-network-namespace", said, here, sure=its, others=() if its else ("not-a-member",))
+            others = () if its else ("not-a-member",)
+            cure = _there(view, each.pid)
+            yield _finding("other-network-namespace", said, here, sure=its, others=others, cure=cure)
             return
 
 
@@ -373,7 +383,14 @@ def _own_filter(view: View, socket: Sock, held: Held) -> Iterator[Finding | Unkn
         limit = f"It holds {len(held.sources)} sources: net.ipv4.igmp_max_msf allows no more."
         yield _finding("source-limit", said, limit)
     else:
-        yield _finding("source-not-included", said)
+        yield _finding("source-not-included", said, cure=_join_source(view))
+
+
+def _join_source(view: View) -> tuple[str, ...]:
+    """Return what is to be done if a filter lacks the source that sends."""
+    join = f"Join the source that sends: {listed(view.sources)}."
+    # 232.0.0.0/8 is for source-specific multicast alone (RFC 4607 section 1).
+    return (join,) if view.question.group in SOURCE_SPECIFIC else (join, "Or join the group with every source.")
 
 
 def _no_membership(view: View, socket: Sock, ours: Sequence[Held]) -> Iterator[Finding | Unknown]:
@@ -469,7 +486,7 @@ def _merged_filter(view: View) -> Iterator[Finding | Unknown]:
         limit = f"net.ipv4.igmp_max_msf allows {view.settings.get('igmp_max_msf', 10)} sources."
         yield _finding("source-limit", said, limit, sure=False)
     else:
-        yield _finding("source-not-included", said, sure=merged.certain)
+        yield _finding("source-not-included", said, sure=merged.certain, cure=_join_source(view))
 
 
 # Reading
@@ -521,7 +538,7 @@ def _overflows(view: View, socket: Sock, queue: UDPSocket) -> Iterator[Finding |
     # It was full when it dropped. If it is not always full, somebody reads.
     if queue.fell or (queue.low is not None and 2 * queue.low < queue.buffer):
         full = view.dropped(["SOCKET_RCVBUFF"]) or 2 * (queue.peak or 0) >= queue.buffer
-        yield _finding("receive-buffer-overflow", said, sure=bool(full))
+        yield _finding("receive-buffer-overflow", said, sure=bool(full), cure=_read_faster(view, queue))
         return
     dropped, heard = _dropped_while_joined(view, queue), view.heard or 0
     if dropped is None or heard < FEW or not (socket.states or socket.pids):
@@ -531,7 +548,19 @@ def _overflows(view: View, socket: Sock, queue: UDPSocket) -> Iterator[Finding |
         every = f"It dropped as many as our own receiver heard, {heard}: each read would have made room."
         yield _finding("program-does-not-read", said, every)
     else:
-        yield _finding("receive-buffer-overflow", said, sure=False, others=("program-does-not-read",))
+        more = ("program-does-not-read",)
+        yield _finding("receive-buffer-overflow", said, sure=False, others=more, cure=_read_faster(view, queue))
+
+
+def _read_faster(view: View, queue: UDPSocket) -> tuple[str, ...]:
+    """Return what is to be done against a full queue."""
+    most = view.settings.get("rmem_max")
+    # The kernel doubles what is asked for (socket(7)).
+    allowed = "" if most is None else f" net.core.rmem_max allows {2 * most}."
+    return (
+        "If it reads more slowly than datagrams come, only faster reading helps.",
+        f"For bursts, set a larger SO_RCVBUF: the buffer has {queue.buffer} octets.{allowed}",
+    )
 
 
 def _dropped_while_joined(view: View, queue: UDPSocket) -> int | None:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from trio_ipv4._cli.doctor.decide.view import View
 
+_MOST_NAMES: Final = 8
 _finding: Final = functools.partial(found, where=Where.TABLES)
 
 
@@ -21,7 +22,7 @@ def find(view: View) -> Iterator[Finding]:
     way = view.ways(question.group)
     if question.ifindex is None:
         if question.named:
-            yield _finding("no-such-interface", f"No interface is called {question.interface}.")
+            yield _finding("no-such-interface", *_what_there_is(view))
         elif way is not None and way.error is not None:
             yield no_route(view, way.error)
         return
@@ -32,6 +33,17 @@ def find(view: View) -> Iterator[Finding]:
         yield _finding("interface-down", f"{link.name} lacks the flag UP.")
     elif not link.carrier and not link.loopback:
         yield _finding("no-carrier", f"{link.name} is up, and has no carrier.")
+
+
+def _what_there_is(view: View) -> Iterator[str]:
+    """Say that no interface has the name, which one was meant perhaps, and which ones there are."""
+    asked, links = view.question.interface, [*view.links.values()]
+    yield f"No interface is called {asked}."
+    for each in links:
+        if asked in {str(each.index), *(str(address.ip) for address in each.addresses)}:
+            yield f"{asked} is {'the number' if asked == str(each.index) else 'an address'} of {each.name}."
+    if links:
+        yield f"There are: {', '.join(each.name for each in links[:_MOST_NAMES])}{' ...' * (len(links) > _MOST_NAMES)}."
 
 
 def no_route(view: View, error: str) -> Finding:

@@ -258,7 +258,7 @@ TOLD = f"""\
   To mend it, one of these:
     {FOUND.fix[0]}
     ip link set br0
-  In any case: {CAUSES["receive-buffer-overflow"].title}.
+  Also wrong: {CAUSES["receive-buffer-overflow"].title}.
 
   Our report has revived the flow.
 

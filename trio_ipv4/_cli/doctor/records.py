@@ -101,7 +101,7 @@ class Conclusion(Verdict, Report):
         return _listed("To mend it, one of these" if len(self.fix) > 1 else "To mend it", self.fix)
 
     def _beside(self) -> list[Line]:
-        return _enumerated("In any case", _titles(self.in_any_case), "; ")
+        return _enumerated("Also wrong", _titles(self.in_any_case), "; ")
 
 
 def conclude(case: Case, verdict: Verdict) -> Conclusion:

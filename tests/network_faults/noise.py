@@ -21,7 +21,7 @@ def main() -> None:
         flow._replace(port=7000),  # No socket is there.
         flow._replace(source="127.0.0.9"),  # Source validation refuses it.
     )
-    life, out, number = Life(240), packet_socket(sys.argv[1]), 0
+    life, out, number = Life(900), packet_socket(sys.argv[1]), 0
     own = out.getsockname()[4]
     tell(ready=True, fail=None)
     while life.goes_on():

@@ -59,7 +59,7 @@ def parse() -> argparse.Namespace:
     add("--v6", action="store_true", help="a dual-stack socket")
     add("--v6only", action="store_true")
     add("--gro", action="store_true")
-    add("--seconds", type=float, default=240)
+    add("--seconds", type=float, default=900)
     add("--count", default="", help="keep the number of datagrams in this file")
     return parser.parse_args()
 

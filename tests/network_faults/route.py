@@ -32,7 +32,7 @@ def main() -> None:
         request = struct.pack("=HBBIi4s", number, VIFF_USE_IFINDEX, 1, 0, socket.if_nametoindex(name), bytes(4))
         router.setsockopt(socket.IPPROTO_IP, MRT_ADD_VIF, request)
     tell(ready=True, fail=None)
-    life = Life(240)
+    life = Life(900)
     while life.goes_on():
         if select.select([router], [], [], 0.5)[0]:
             answer(router, router.recv(2048), options)

@@ -35,7 +35,7 @@ def parse() -> argparse.Namespace:
     add("--sport", type=int, default=0)
     add("--df", action="store_true")
     add("--no-send", action="store_true")
-    add("--seconds", type=float, default=240)
+    add("--seconds", type=float, default=900)
     add("--count", default="", help="keep the number of datagrams in this file")
     frame = parser.add_argument_group("frames made by hand").add_argument
     frame("--frame", action="store_true")

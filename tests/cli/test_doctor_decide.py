@@ -163,6 +163,17 @@ def test_a_name_that_no_interface_has_is_told_with_those_that_there_are(written:
     assert [*verdict.evidence] == [each for each in said if each is not None]
 
 
+def test_who_holds_the_port_here_is_named_beside_the_program_elsewhere() -> None:
+    taken = own(refused="EADDRINUSE", refused_what="bind", raw=30)
+    there = facts.Elsewhere(processes=(facts.OtherNamespace(31, "python", member=True),))
+    proxy = facts.UDPSocket(77, 4, "0.0.0.0", 5000, option_memory=0, pids=(12,), names=("docker-proxy",))
+    nobody = attrs.evolve(MEMBER, members=())
+    verdict = judge(nobody, wire(flow()), taken, there, facts.Sockets(phase="joined", sockets=(proxy,)))
+    assert verdict.code == "other-network-namespace"
+    assert "In this one docker-proxy (pid 12) has port 5000 open, too." in verdict.evidence
+    assert any("nsenter --target 31 --net trio-ipv4 doctor 239.1.2.3:5000 --pid 31" in cure for cure in verdict.fix)
+
+
 def test_where_our_own_receiver_is_deaf_a_fault_of_the_program_is_one_more() -> None:
     silent = (wire(phase="before"), wire(), own(), TEST_JOIN)
     verdict = judge(*silent, program(family=6, local="::", only_ipv6=True))

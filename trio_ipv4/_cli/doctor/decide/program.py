@@ -195,7 +195,8 @@ def _open_elsewhere(view: View, program: Program | None) -> Iterator[Finding]:
             said = (
                 f"{each.name} (pid {each.pid}) has port {view.question.port} open in another network namespace{member}."
             )
-            here = f"Nobody in this one has port {view.question.port} open."
+            holders = listed({_name_of(each) for each in _listed(view) if each.port == view.question.port})
+            here = f"In this one {holders or 'nobody'} has port {view.question.port} open{', too' * bool(holders)}."
             others = () if its else ("not-a-member",)
             cure = _there(view, each.pid)
             yield _finding("other-network-namespace", said, here, sure=its, others=others, cure=cure)

@@ -2,6 +2,9 @@
 
     python -m trio_ipv4.testing python tools/transcripts.py [SCENE ...]
 
+As root, `unshare --mount --net --pid --fork --kill-child --mount-proc python tools/transcripts.py` keeps other programs
+of the machine out of sight: doctor looks into every network namespace.
+
 Each `<!-- transcript: SCENE -->` in docs/ is followed by a block of text, which this replaces. A scene has a host, and
 a command that is shown, as if somebody had typed it on a terminal of 80 columns. What goes on beside it is not shown.
 """
@@ -64,9 +67,17 @@ DOCTOR: Final = "trio-ipv4 doctor 239.1.2.3:5000 --interface en0"
 HEARER: Final = Command("b", LISTEN)
 MEMBER: Final = "socat -u UDP4-RECV:5001,ip-add-membership=239.1.1.1:en0 -"
 LAB_UP: Final = "timeout -s INT 6 trio-ipv4 lab up >/dev/null 2>&1"
+IN_A_CONTAINER: Final = "trio-ipv4 listen 239.1.2.3:5000 --interface lo"
 LOSSY: Final = (
     "nft 'add table t; add chain t c { type filter hook input priority 0; }; "
     "add rule t c udp dport 5000 numgen inc mod 50 0 drop'"
+)
+DROPPING: Final = (
+    "nft 'add table inet filter; "
+    "add chain inet filter input { type filter hook input priority 0; policy drop; }; "
+    "add rule inet filter input iif lo accept; "
+    "add rule inet filter input ct state established,related accept; "
+    "add rule inet filter input ip protocol igmp accept'"
 )
 TOLD: Final = "sh -c 'echo the \\$EVENT member of \\$GROUP: \\$HOST'"
 QUERIER: Final = "ip link set br0 type bridge mcast_querier"
@@ -136,6 +147,33 @@ SCENES: Final = {
         (Command("a", "trio-ipv4 send 239.1.2.3:5000 --rate 20/s"),),
         before=(Command("a", "ip route add 239.0.0.0/8 dev en1"),),
         links=2,
+    ),
+    # How-to pages for people in trouble.
+    "rp-filter-before-a-datagram": Scene(
+        (Command("b", f"{DOCTOR} --source 198.18.0.1; echo $?", 3),),
+        (HEARER,),
+        before=(
+            Command("b", "sysctl -q -w net.ipv4.conf.all.rp_filter=1 net.ipv4.conf.en0.rp_filter=0"),
+            Command("b", "ip route add 198.18.0.1/32 dev en1"),
+        ),
+        links=2,
+    ),
+    "rp-filter-settings": Scene(
+        (Command("b", "sysctl net.ipv4.conf.all.rp_filter net.ipv4.conf.en0.rp_filter"),),
+        before=(Command("b", "sysctl -q -w net.ipv4.conf.all.rp_filter=1 net.ipv4.conf.en0.rp_filter=0"),),
+    ),
+    "firewall-drops-the-group": Scene(
+        (Command("b", f"{DOCTOR}; echo $?", 3),),
+        (Command("a", f"{SEND} --rate 20/s"), HEARER),
+        before=(Command("b", DROPPING),),
+    ),
+    "port-of-the-container": Scene(
+        (Command("b", f"{DOCTOR}; echo $?", 3),),
+        (Command("a", f"{SEND} --rate 20/s"), Command("b", f"unshare --net {IN_A_CONTAINER}")),
+    ),
+    "port-is-taken": Scene(
+        (Command("b", "trio-ipv4 doctor 239.1.2.3:5000 --interface en0 --for 1s; echo $?", 2),),
+        (Command("a", f"{SEND} --rate 20/s"), Command("b", "socat -u UDP4-RECV:5000 -")),
     ),
     # The how-to: five questions.
     "who-sends": Scene(

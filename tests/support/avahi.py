@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 if TYPE_CHECKING:
+    import signal
     from collections.abc import AsyncIterator, Sequence
     from pathlib import Path
 
@@ -54,6 +55,9 @@ class Program:
     def __init__(self, process: trio.Process) -> None:
         self._process: Final = process
         self._text = ""
+
+    def send_signal(self, number: signal.Signals) -> None:
+        self._process.send_signal(number)
 
     async def line_with(self, *parts: str, seconds: float = SECONDS) -> str:
         """Read up to the first line that has all the parts."""

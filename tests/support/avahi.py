@@ -59,6 +59,11 @@ class Program:
     def send_signal(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
 
+    async def wait(self, *, seconds: float = SECONDS) -> int:
+        """Wait until it ends, and return its exit status."""
+        with trio.fail_after(seconds):
+            return await self._process.wait()
+
     async def line_with(self, *parts: str, seconds: float = SECONDS) -> str:
         """Read up to the first line that has all the parts."""
         assert self._process.stdout is not None

@@ -55,7 +55,7 @@ class Responder:
 
     async def answer(self, target: str, peer: Endpoint, wait: float) -> None:
         """Answer a search for a name, or for all, after a while that the searcher allows."""
-        await trio.sleep(random.uniform(0, min(wait, MAX_WAIT)))
+        await trio.sleep(random.uniform(0, 0.8) * min(wait, MAX_WAIT))  # The way takes time, too.
         for each in self.names if target == "ssdp:all" else [target]:
             await self.send("HTTP/1.1 200 OK", peer, EXT="", ST=each, USN=self.names[each])
         print(f"{self.interface.name}: told {peer[0]} of {target}", flush=True)

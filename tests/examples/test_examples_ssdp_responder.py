@@ -64,7 +64,8 @@ async def test_a_strangers_search_is_answered(lab: Lab) -> None:
         await responder.line_with("en0: here is")
         async with running(lab["b"].command(["upnpc", "-m", "en0", "-l"])) as searcher:
             assert await searcher.line_with("desc: ") == " desc: http://198.18.0.1:8080/description.xml"
-            assert await searcher.line_with("st: ") == f" st: {GATEWAY}"
+            # It gives up after 2 seconds, and then searches for others, at last for any.
+            assert (await searcher.line_with("st: ")).removeprefix(" st: ") in KINDS
         assert await responder.line_with("en0: told") == f"en0: told 198.18.0.2 of {GATEWAY}"
 
 
@@ -173,7 +174,7 @@ async def test_a_search_is_answered_by_its_rules(
         nursery.cancel_scope.cancel()
     assert [each["USN"] for _, each in found] == answers
     for time, each in found:
-        assert time <= 1 + within + 0.01
+        assert time <= 1 + 0.8 * within + 0.01
         assert each["first"] == "HTTP/1.1 200 OK"
         assert each["USN"].endswith(each["ST"])
         assert each["LOCATION"] == "http://198.18.0.1:8080/description.xml"

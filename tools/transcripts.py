@@ -19,6 +19,7 @@ import select
 import struct
 import subprocess
 import sys
+import tempfile
 import time
 from fcntl import ioctl
 from pathlib import Path
@@ -226,7 +227,8 @@ def transcript(match: re.Match[str], names: list[str]) -> str:
 
 def play(scene: Scene) -> str:
     """Run the commands of a scene, and return what a person would see."""
-    with open_lab(scene.hosts, links=scene.links, router=scene.router) as lab:
+    with tempfile.TemporaryDirectory() as labs, open_lab(scene.hosts, links=scene.links, router=scene.router) as lab:
+        os.environ["TRIO_IPV4_LABS"] = labs  # A lab that is up in another scene, or of somebody else, is no part of it.
         for each in scene.before:
             subprocess.run(on(lab, each.host, each.text), check=True)
         with going_on(lab, scene.beside):

@@ -30,11 +30,11 @@ class Feed:
 
     def note(self, messages: range, drops: int) -> None:
         """Find a gap. The drop counter tells what this host dropped, as a rule because the receive buffer was full."""
+        dropped, self.drops = drops - self.drops, drops
         if self.expected and messages.start > self.expected:
-            cause = f"this host dropped {drops - self.drops} datagrams" if drops != self.drops else "lost on the way"
+            cause = f"this host dropped {dropped} datagrams meanwhile" if dropped else "lost on the way"
             print(f"{self.name}: no {self.expected} to {messages.start - 1}, {cause}", flush=True)
-        self.drops, self.expected = drops, max(self.expected, messages.stop)
-        self.received += len(messages)
+        self.expected, self.received = max(self.expected, messages.stop), self.received + len(messages)
 
     def __str__(self) -> str:
         middle = statistics.median(self.delays or [0])

@@ -104,7 +104,7 @@ async def test_what_this_host_dropped_is_told_apart_from_what_the_network_lost(
             _, drops = receive_queue(cables, group)
             await conn.send_to(mold(3002, b"after"), (group, PORT))
             line = await receiver.line_with("A: no ")
-            assert line == f"A: no {3002 - drops} to 3001, this host dropped {drops} datagrams"
+            assert line == f"A: no {3002 - drops} to 3001, this host dropped {drops} datagrams meanwhile"
             assert await receiver.line_with("no feed had") == f"no feed had {3002 - drops} to 3001"
             await conn.send_to(mold(3004, b"end"), (group, PORT))
             assert await receiver.line_with("A: no ") == "A: no 3003 to 3003, lost on the way"

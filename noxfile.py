@@ -17,6 +17,7 @@ nox.options.error_on_missing_interpreters = "CI" in os.environ
 
 HERE = Path(__file__).parent
 RESULTS = HERE / ".nox" / "results"
+HTML = HERE / "docs" / "_build" / "html"
 PROJECT = nox.project.load_toml("pyproject.toml")
 PYTHONS = nox.project.python_versions(PROJECT)
 
@@ -90,9 +91,11 @@ def mutation(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """Build the documentation; a warning is an error."""
-    install(session, "docs", "-e", ".[cli]")
-    session.run("sphinx-build", "-W", "--keep-going", "-n", "-E", "-q", "docs", "docs/_build/html")
+    """Build the documentation; a warning is an error. Check how Read the Docs builds it."""
+    install(session, "docs-checks", "-e", ".[cli]")
+    session.run("check-jsonschema", "--builtin-schema", "vendor.readthedocs", ".readthedocs.yaml")
+    session.run("mypy", "docs/_extensions")
+    session.run("sphinx-build", "-W", "--keep-going", "-n", "-E", "-q", "docs", str(HTML))
 
 
 @nox.session
@@ -177,6 +180,17 @@ def fuzz(session: nox.Session) -> None:
     """Hunt for bytes that a parser can't take: `nox -s fuzz -- --seconds 600`, with the name of a target for one."""
     install(session, "test", "-e", ".")
     session.run("python", "tools/fuzz/run.py", *(session.posargs or ("--seconds", "60")))
+
+
+@nox.session(default=False)
+def screenshots(session: nox.Session) -> None:
+    """Take pictures of pages of the documentation into docs/_build/screenshots: all, or `-- reference/errors.html`.
+
+    They are for somebody to look at. It takes Debian's chromium.
+    """
+    install(session, "screenshots", "-e", ".[cli]")
+    session.run("sphinx-build", "-W", "-E", "-q", "docs", str(HTML))
+    session.run("python", "tools/screenshots.py", str(HTML), str(HTML.parent / "screenshots"), *session.posargs)
 
 
 @nox.session(default=False)

@@ -1,7 +1,9 @@
 """How Sphinx builds the documentation."""
 
 import re
+import sys
 from importlib.metadata import version as version_of
+from pathlib import Path
 from typing import Any
 
 from sphinx.application import Sphinx
@@ -11,15 +13,29 @@ from sphinx.util.logging import getLogger
 import trio_ipv4
 import trio_ipv4.testing
 
+sys.path.append(str(Path(__file__).parent / "_extensions"))
+
 project = "trio-ipv4"
 project_copyright = "the trio-ipv4 authors"
 release = version_of("trio-ipv4")
 version = release
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinxcontrib_trio"]
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinxcontrib_trio",
+    "all_names",
+    "breakable_names",
+    "example_pages",
+]
+exclude_patterns = ["_build"]
+nitpicky = True  # Read the Docs builds without our options.
+
 html_theme = "furo"
 html_title = f"trio-ipv4 {release}"
-exclude_patterns = ["_build"]
+html_static_path = ["_static"]
+html_css_files = ["tables.css"]
 
 # The docstrings write `Name`: a link where Name is ours, code where it isn't.
 default_role = "py:obj"

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from trio_ipv4._values.interface import Interface, InterfaceChange
 
 RefusalHandler: TypeAlias = "Callable[[Interface, OSError], object]"
+"""A synchronous function that is told why an interface could not be used: `on_refusal`."""
 
 _VANISHED: Final = (errno.ENODEV, errno.ENXIO, errno.EADDRNOTAVAIL)
 """Errnos for an index without an interface: of a join, of SO_BINDTOIFINDEX, and of IP_MULTICAST_IF."""

@@ -42,6 +42,7 @@ class Closable(Protocol):
 
 ClosableT = TypeVar("ClosableT", bound=Closable)
 InterfaceHandler: TypeAlias = "Callable[[PacketConn, Interface], Awaitable[object]]"
+"""What `serve_group` runs for an interface, with a connection of its own."""
 
 
 @trio.lowlevel.enable_ki_protection

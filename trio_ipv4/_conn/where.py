@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from trio_ipv4._values.interface import Interface
 
 InterfacePredicate: TypeAlias = "Callable[[Interface], bool]"
+"""A function that says whether an interface matches: `where`."""
 
 
 def can_hear_multicast(interface: Interface) -> bool:

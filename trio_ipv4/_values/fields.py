@@ -18,6 +18,7 @@ AddressLike: TypeAlias = "ipaddress.IPv4Address | str"
 Endpoint: TypeAlias = "tuple[str, int]"
 """`(address, port)`, the address as a dotted string, as in `socket`."""
 EndpointLike: TypeAlias = "tuple[AddressLike, int]"
+"""What names an endpoint: a tuple of an address and a port from 0 to 65535."""
 
 UNSPECIFIED: Final = IPv4Address("0.0.0.0")
 LIMITED_BROADCAST: Final = IPv4Address("255.255.255.255")

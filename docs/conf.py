@@ -33,9 +33,10 @@ exclude_patterns = ["_build"]
 nitpicky = True  # Read the Docs builds without our options.
 
 html_theme = "furo"
+pygments_dark_style = "github-dark"  # Furo's own choice underlines imported names, as if they were links.
 html_title = f"trio-ipv4 {release}"
 html_static_path = ["_static"]
-html_css_files = ["tables.css"]
+html_css_files = ["wide.css"]
 
 # The docstrings write `Name`: a link where Name is ours, code where it isn't.
 default_role = "py:obj"

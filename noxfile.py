@@ -91,11 +91,12 @@ def mutation(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """Build the documentation; a warning is an error. Check how Read the Docs builds it."""
+    """Build the documentation; a warning is an error. Check its code, its search, and how Read the Docs builds it."""
     install(session, "docs-checks", "-e", ".[cli]")
     session.run("check-jsonschema", "--builtin-schema", "vendor.readthedocs", ".readthedocs.yaml")
     session.run("mypy", "docs/_extensions")
     session.run("sphinx-build", "-W", "--keep-going", "-n", "-E", "-q", "docs", str(HTML))
+    session.run("python", "-m", "pytest", "tests/docs", env={"TRIO_IPV4_HTML": str(HTML)})
 
 
 @nox.session

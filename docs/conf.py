@@ -28,6 +28,7 @@ extensions = [
     "all_names",
     "breakable_names",
     "example_pages",
+    "type_aliases",
 ]
 exclude_patterns = ["_build"]
 nitpicky = True  # Read the Docs builds without our options.
@@ -44,6 +45,7 @@ default_role = "py:obj"
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 myst_heading_anchors = 3
+toc_object_entries_show_parents = "hide"
 
 # A name of ours must lead somewhere. The standard library's and trio's can't without the network, where their
 # inventories are.
@@ -59,6 +61,7 @@ SPELLINGS = {
     r"\bPredicate\b": "Callable[[Interface], bool]",
     r"\bHandler\b": "Callable[[PacketConn, Interface], Awaitable[object]]",
     r"<function (\w+)>": r"\1",
+    r"<(\w+)\.(\w+)\|(\w+): \d+>": r"\1.\2 | \1.\3",
 }
 
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import sys
 from typing import TYPE_CHECKING, Any
 
-from sphinx.pycode import ModuleAnalyzer
 from sphinx.util.docutils import SphinxDirective
+from type_aliases import assigned
 
 if TYPE_CHECKING:
     from docutils import nodes
@@ -54,15 +53,5 @@ def first_sentence(name: str, value: object, package: str) -> str:
     """Return the first paragraph about a name: of its own docstring, or of the one under its assignment."""
     text = inspect.getdoc(value) if inspect.isroutine(value) or isinstance(value, type) else assigned(name, package)
     if not text:
-        raise ValueError(f"nothing is said about {name}")
+        raise ValueError(f"there is no docstring for {name}")
     return " ".join(text.partition("\n\n")[0].split())
-
-
-def assigned(name: str, package: str) -> str:
-    """Find the docstring under an assignment, in the module of a package that has it."""
-    for module in sorted(each for each in sys.modules if each.partition(".")[0] == package):
-        if getattr(sys.modules[module], "__file__", None) is None or not hasattr(sys.modules[module], name):
-            continue
-        if (found := ModuleAnalyzer.for_module(module).find_attr_docs().get(("", name))) is not None:
-            return "\n".join(found)
-    return ""

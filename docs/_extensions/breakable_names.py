@@ -1,4 +1,4 @@
-"""Let long names in tables break behind a dot, an underline or a slash, so that no column goes out of sight."""
+"""Let long names in tables break behind dots, underlines and slashes, so that no column goes out of sight."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 _TABLE: Final = re.compile(r"<table\b.*?</table>", re.DOTALL)
 _NAME: Final = re.compile(r'(?<=<span class="pre">)[^<]{12,}(?=</span>)')
-_JOINT: Final = re.compile(r"(?<=[\w)])([._/])(?=\w)")
+_JOINT: Final = re.compile(r"(?<=[\w)])(?:[._/](?=\w)|(?<=[a-z])(?=[A-Z][a-z]))")
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
@@ -28,4 +28,4 @@ def let_names_break(_app: Sphinx, _page: str, _template: str, context: dict[str,
 
 def break_name(name: re.Match[str]) -> str:
     """Return a name with places to break."""
-    return _JOINT.sub(r"\1<wbr>", name[0])
+    return _JOINT.sub(r"\g<0><wbr>", name[0])

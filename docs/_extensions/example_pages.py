@@ -27,25 +27,27 @@ PAGES: Final = PROGRAMS / "pages"
 LISTING: Final = """\
 ```{{literalinclude}} ../{program}
 :language: python
+:lines: {begins}-
 :caption: {{download}}`{program} <../{program}>`
 ```
 """
-_CLAUSE: Final = re.compile(r"[^(,:;]*")
+_CLAUSE: Final = re.compile(r".*?(?=[(,:;]|\. |\.?$)")
 _INDENTED: Final = re.compile(r"((?:^ {4}.*\n?)+)", re.MULTILINE)
 _MENTION: Final = re.compile(r"(?:^|.*/)examples/(\w+)\.py")
 
 
 class Example(NamedTuple):
-    """A program, and what its docstring says."""
+    """A program, what its docstring says, and the line where the code begins."""
 
     name: str
     about: str
     rest: str
+    begins: int
 
     @property
     def title(self) -> str:
         match = _CLAUSE.match(self.about)
-        return match[0].rstrip(" .") if match else self.about
+        return match[0].rstrip() if match else self.about
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
@@ -63,12 +65,12 @@ def examples() -> list[Example]:
 
 def read(path: Path) -> Example:
     """Return what a program's docstring says."""
-    text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
-    if text is None:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    if (text := ast.get_docstring(tree)) is None:
         raise ValueError(f"{path} has no docstring, and so no title")
     about, _, rest = text.partition("\n\n")
     # A page of ours in parentheses is for those who read the program; here it is a link (`told_in`).
-    return Example(path.stem, re.sub(r" \([\w/-]+\.md\)", "", " ".join(about.split())), rest)
+    return Example(path.stem, re.sub(r" \([\w/-]+\.md\)", "", " ".join(about.split())), rest, tree.body[1].lineno)
 
 
 def write_pages(_: Sphinx) -> None:
@@ -90,7 +92,7 @@ def page(example: Example) -> str:
         "" if example.about == f"{example.title}." else example.about,
         _INDENTED.sub(fenced, example.rest).strip(),
         f"**Explained in** {told}" if told else "",
-        LISTING.format(program=f"{example.name}.py"),
+        LISTING.format(program=f"{example.name}.py", begins=example.begins),
     ]
     return "\n\n".join(filter(None, parts))
 
@@ -108,12 +110,12 @@ def told_in(name: str) -> Iterator[str]:
 
 
 class ListOfExamples(SphinxDirective):
-    """A table of all programs: title, file, and what it says of itself."""
+    """A table of all programs, and what they say of themselves."""
 
     def run(self) -> list[nodes.Node]:
-        lines = ["```{list-table}", ":widths: 38 62", ":class: examples", ""]
+        lines = ["```{list-table}", ":widths: 34 66", ":class: examples", ""]
         for each in examples():
-            lines += [f"* - [{each.title}](pages/{each.name}.md)", f"  - {each.about} `{each.name}.py`"]
+            lines += [f"* - [`{each.name}.py`](pages/{each.name}.md)", f"  - {each.about}"]
         return self.parse_text_to_nodes("\n".join([*lines, "```"]))
 
 

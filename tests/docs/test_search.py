@@ -12,25 +12,27 @@ import pytest
 
 pytestmark = pytest.mark.pure
 SEARCH: Final = Path(__file__).with_name("search.js")
+ERRORS: Final = {"reference/errors"}
 HELP: Final = {
-    "Address already in use": "reference/errors",
-    "Cannot assign requested address": "reference/errors",
-    "ENOBUFS": "reference/errors",
-    "ENODEV": "reference/errors",
-    "IGMP snooping": "explanation/multicast",
-    "Network is unreachable": "reference/errors",
-    "No buffer space available": "reference/errors",
-    "No such device": "reference/errors",
-    "Operation not permitted": "reference/errors",
-    "address in use avahi": "reference/errors",
-    "multicast docker": "how-to/nothing-arrives",
-    "multicast not received": "how-to/nothing-arrives",
-    "multicast wsl": "reference/cli/doctor",
-    "rp_filter": "how-to/nothing-arrives",
+    "Address already in use": ERRORS,
+    "Cannot assign requested address": ERRORS,
+    "ENOBUFS": ERRORS,
+    "ENODEV": ERRORS,
+    "IGMP snooping": {"explanation/multicast"},
+    "Network is unreachable": ERRORS,
+    "No buffer space available": ERRORS,
+    "No such device": ERRORS,
+    "Operation not permitted": ERRORS,
+    "address in use avahi": ERRORS,
+    "multicast docker": {"how-to/containers-and-ci", "how-to/nothing-arrives"},
+    "multicast not received": {"how-to/nothing-arrives"},
+    "multicast wsl": {"how-to/wsl", "reference/cli/doctor"},
+    "rp_filter": {"how-to/reverse-path-filter", "how-to/nothing-arrives"},
     # A name, and a page of its own.
-    "open_udp": "reference/connections",
-    "trace a route": "how-to/ping-and-traceroute",
+    "open_udp": {"reference/connections"},
+    "trace a route": {"how-to/ping-and-traceroute"},
 }
+"""What people type, and the pages of which one helps them."""
 
 
 @pytest.fixture(scope="session")
@@ -48,7 +50,7 @@ def found(html: Path) -> dict[str, list[str]]:
 
 @pytest.mark.parametrize("query", HELP)
 def test_the_page_that_helps_is_among_the_first_three(found: dict[str, list[str]], query: str) -> None:
-    assert HELP[query] in found[query][:3]
+    assert not HELP[query].isdisjoint(found[query][:3])
 
 
 def test_what_is_nowhere_is_not_found(found: dict[str, list[str]]) -> None:

@@ -129,3 +129,9 @@ def test_every_transcript_of_the_tool_is_made_by_the_script_that_plays_the_scene
         if any(line.startswith("$ trio-ipv4 ") for line in block.code.splitlines()):
             before = (ROOT / block.page).read_text(encoding="utf-8").splitlines()[: block.line - 2]
             assert [line for line in before if line][-1].startswith("<!-- transcript: "), f"{block.page}:{block.line}"
+
+
+def test_no_transcript_is_of_a_run_that_could_not_begin() -> None:
+    """The tool tells so by its name: 'trio-ipv4: a lab named 'lab' is up already'."""
+    told = [block.page for block in [*blocks("text"), *blocks("console")] if "\ntrio-ipv4: " in f"\n{block.code}"]
+    assert told == []

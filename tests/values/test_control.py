@@ -16,9 +16,17 @@ from trio_ipv4._abi.darwin import DARWIN
 from trio_ipv4._abi.linux import LINUX, linux
 from trio_ipv4._abi.this import this_platform
 from trio_ipv4._conn.caches import Controls
-from trio_ipv4._values.control import LeadingTimestamp, marshal_control, parse_control, stamped
+from trio_ipv4._values.control import (
+    LeadingTimestamp,
+    marshal_control,
+    parse_control,
+    stamped_by_class,
+    stamped_by_slots,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from trio_ipv4._abi.platform import Platform
 
 EN0 = Interface(7, "en0", 1500, InterfaceFlags.UP)
@@ -256,9 +264,13 @@ def test_a_platform_without_the_option_has_no_leading_timestamp() -> None:
         assert LeadingTimestamp(DARWIN).read(octets) is None
 
 
-@given(MESSAGES, st.integers(0, 2**63 - 1))
-def test_a_stamped_message_is_the_same_but_for_its_timestamp(message: ControlMessage, timestamp_ns: int) -> None:
+@pytest.mark.parametrize("stamped", [stamped_by_class, stamped_by_slots])
+@given(message=MESSAGES, timestamp_ns=st.integers(0, 2**63 - 1))
+def test_a_stamped_message_is_the_same_but_for_its_timestamp(
+    stamped: Callable[[ControlMessage, int], ControlMessage], message: ControlMessage, timestamp_ns: int
+) -> None:
     made = stamped(message, timestamp_ns)
+    assert type(made) is ControlMessage
     assert made == attrs.evolve(message, timestamp_ns=timestamp_ns)
     assert pickle.loads(pickle.dumps(made)) == made
     with pytest.raises(attrs.exceptions.FrozenInstanceError):

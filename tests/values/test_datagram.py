@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 import pickle
+import sysconfig
 from ipaddress import IPv4Address, IPv4Interface
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import pytest
@@ -10,7 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trio_ipv4 import ControlMessage, Datagram, Header, RawDatagram
-from trio_ipv4._values.datagram import make_datagram as handed_over
+from trio_ipv4._values.datagram import make_by_class, make_by_slots, make_datagram
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 PEER = ("192.0.2.1", 5353)
 ASKED = ControlMessage(
@@ -74,11 +78,18 @@ def test_the_type_of_service_of_a_reply_is_named() -> None:
         received().reply(b"", 0xB8)  # type: ignore[misc]
 
 
-def test_what_the_kernel_handed_over_is_a_datagram_like_any() -> None:
-    made = handed_over(b"payload", PEER, ASKED)
+@pytest.mark.parametrize("make", [make_by_class, make_by_slots])
+def test_what_the_kernel_handed_over_is_a_datagram_like_any(make: Callable[..., Datagram]) -> None:
+    made = make(b"payload", PEER, ASKED)
     assert type(made) is Datagram
     assert (made, hash(made)) == (like := Datagram(b"payload", PEER, control=ASKED), hash(like))
-    assert handed_over(b"payload", PEER, ASKED, True) == attrs.evolve(like, truncated=True)
+    assert make(b"payload", PEER, ASKED, True) == attrs.evolve(like, truncated=True)
+    with pytest.raises(attrs.exceptions.FrozenInstanceError):
+        made.payload = b""  # type: ignore[misc]
+
+
+def test_free_threaded_python_makes_datagrams_without_a_change_of_class() -> None:
+    assert make_datagram is (make_by_slots if sysconfig.get_config_var("Py_GIL_DISABLED") else make_by_class)
 
 
 def test_a_reply_needs_the_local_address() -> None:

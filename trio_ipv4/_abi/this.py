@@ -10,6 +10,12 @@ from trio_ipv4._abi.darwin import darwin
 from trio_ipv4._abi.linux import linux
 from trio_ipv4._abi.platform import Platform
 
+IS_FREE_THREADED: Final = "free-threading" in sys.version
+"""Whether this Python was built to run threads in parallel.
+
+Python's documentation names this way to ask (https://docs.python.org/3/howto/free-threading-python.html).
+"""
+
 
 def this_platform() -> Platform:
     """Return the platform that this interpreter runs on."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, final
 import attrs
 
 from trio_ipv4._abi import structs
-from trio_ipv4._abi.this import this_platform
+from trio_ipv4._abi.this import IS_FREE_THREADED, this_platform
 from trio_ipv4._errors import ParseError
 from trio_ipv4._values.facts import Fact, Request, Table, read_number, write_integer
 from trio_ipv4._values.fields import to_integer, to_octets, to_optional_integer, to_source
@@ -101,7 +101,7 @@ def _to_others(values: object) -> tuple[OtherControl, ...]:
 
 
 @final
-@attrs.frozen(init=False, weakref_slot=False)  # Without that slot, `_Stamped` can lay out an equal object.
+@attrs.frozen(init=False, weakref_slot=False)  # Without that slot, `_Unfrozen` can lay out an equal object.
 class ControlMessage:
     """Facts that were received with a datagram, or requests that go with one that is sent. Absent is `None`.
 
@@ -354,8 +354,16 @@ class LeadingTimestamp:
         return seconds * _SECOND + nanoseconds if 0 <= nanoseconds < _SECOND else None
 
 
-def stamped(control: ControlMessage, timestamp_ns: int) -> ControlMessage:
-    """Return a control message with another timestamp, without conversion and validation.
+def stamped_by_slots(control: ControlMessage, timestamp_ns: int) -> ControlMessage:
+    """Return a control message with another timestamp, without conversion and validation, on free-threaded Python."""
+    made = object.__new__(ControlMessage)
+    for store, value in zip(_STORE, (timestamp_ns, *_all_but_timestamp(control)), strict=True):
+        store(made, value)
+    return made
+
+
+def stamped_by_class(control: ControlMessage, timestamp_ns: int) -> ControlMessage:
+    """Do the same on every other Python.
 
     As for a received datagram (datagram.py): the values have been checked, and a frozen class's own way to store them
     takes several times as long. A class with the same slots that is not frozen stores them, then becomes the frozen
@@ -369,6 +377,10 @@ def stamped(control: ControlMessage, timestamp_ns: int) -> ControlMessage:
 _OTHERS: Final = [name for name in _FIELDS if name not in _TIMESTAMP.fields]
 _all_but_timestamp: Final = operator.attrgetter(*_OTHERS)
 _Unfrozen: Final[Any] = attrs.make_class("_Unfrozen", [*_TIMESTAMP.fields, *_OTHERS], slots=True, weakref_slot=False)
+_STORE: Final = [getattr(ControlMessage, name).__set__ for name in (*_TIMESTAMP.fields, *_OTHERS)]
+
+stamped: Final = stamped_by_slots if IS_FREE_THREADED else stamped_by_class
+"""Return a control message with another timestamp, without conversion and validation."""
 
 
 def _present(packed: bytes) -> IPv4Address | None:

@@ -195,6 +195,17 @@ def screenshots(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def pythons(session: nox.Session) -> None:
+    """Run the tests under more Pythons, and write docs/reference/pythons.md: `-- FOLDER python3.12 --tests tests/conn`.
+
+    As root. A folder is one that tools/pythons/chroot.py made. Without a Python, the page is written anew from what
+    was run before.
+    """
+    results = HERE / ".nox" / "pythons"
+    session.run("python", "tools/pythons/run.py", str(results), *session.posargs)
+
+
+@nox.session(default=False)
 def soak(session: nox.Session) -> None:
     """Join, leave, flood, flap and cancel for an hour, or for `nox -s soak -- --minutes 5`."""
     install(session, "test", "-e", ".")

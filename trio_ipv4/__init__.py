@@ -1,5 +1,7 @@
 """IPv4 at the IP level for trio."""
 
+from __future__ import annotations
+
 # The layers, from the top; each may import only what is below it (import-linter holds this):
 #
 #   __main__, _cli, testing   the command line; the network lab: they import this door, like any stranger
@@ -12,6 +14,7 @@
 #   _values                   immutable values that parse and marshal bytes
 #   _abi                      how one platform's kernel spells things
 #   _errors                   the error family and the advice
+from typing import TYPE_CHECKING
 
 from trio_ipv4._conn.conn import Conn as Conn
 from trio_ipv4._conn.membership import Membership as Membership
@@ -33,8 +36,10 @@ from trio_ipv4._errors import RefusedInterfaceWarning as RefusedInterfaceWarning
 from trio_ipv4._errors import SourceSpecificRangeWarning as SourceSpecificRangeWarning
 from trio_ipv4._errors import UnsupportedError as UnsupportedError
 from trio_ipv4._follow import follow_group as follow_group
+from trio_ipv4._kernel.calls.choice import Implementation as Implementation
 from trio_ipv4._kernel.input_route import input_route as input_route
 from trio_ipv4._kernel.memberships import host_memberships as host_memberships
+from trio_ipv4._kernel.native import implementation as implementation
 from trio_ipv4._kernel.netlink import interface_by_index as interface_by_index
 from trio_ipv4._kernel.netlink import interface_by_name as interface_by_name
 from trio_ipv4._kernel.netlink import interfaces as interfaces
@@ -147,6 +152,7 @@ __all__ = [
     "IGMPv1Report",
     "IGMPv2Report",
     "IGMPv3Report",
+    "Implementation",
     "InputRoute",
     "Interface",
     "InterfaceChange",
@@ -185,6 +191,7 @@ __all__ = [
     "UnsupportedError",
     "follow_group",
     "host_memberships",
+    "implementation",
     "input_route",
     "interface_by_index",
     "interface_by_name",
@@ -204,3 +211,15 @@ __all__ = [
     "watch_interfaces",
     "watch_memberships",
 ]
+
+if TYPE_CHECKING:
+    __version__: str
+else:
+
+    def __getattr__(name: str) -> str:
+        """Look up `__version__` when it is asked for: `importlib.metadata` takes long to import."""
+        if name != "__version__":
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from importlib.metadata import version  # noqa: PLC0415
+
+        return version("trio-ipv4")

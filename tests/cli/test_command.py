@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import ast
 import json
+import platform
 import re
 import subprocess
 import sys
+import sysconfig
 from importlib.metadata import version as version_of
 from pathlib import Path
 
 import pytest
 
+import trio_ipv4
 from trio_ipv4 import _cli
+from trio_ipv4._kernel.calls.compiled import NOT_COMPILED
 
 COMMAND = [sys.executable, "-m", "trio_ipv4"]
 DEADLINE = 120
@@ -79,9 +83,23 @@ def test_another_missing_module_is_not_blamed_on_the_extra() -> None:
     assert "pip install" not in done.stderr
 
 
-def test_the_version_is_the_distribution_s() -> None:
+def test_the_version_names_the_way_the_python_and_the_platform() -> None:
     done = run("--version")
-    assert (done.returncode, done.stdout) == (0, f"{version_of('trio-ipv4')}\n")
+    assert (done.returncode, done.stderr) == (0, "")
+    first, second = done.stdout.splitlines()[:2]
+    assert first == f"trio-ipv4 {version_of('trio-ipv4')}, {trio_ipv4.implementation().way}"
+    assert second.startswith(f"{platform.python_implementation()} {platform.python_version()}")
+    assert f", {platform.system()}-" in second
+
+
+def test_the_version_says_how_to_get_the_compiled_part() -> None:
+    done = run_without("trio_ipv4._kernel.calls._mmsg", "--version")
+    text = " ".join(done.stdout.split())
+    assert f"trio-ipv4 {version_of('trio-ipv4')}, ctypes" in text
+    if sys.implementation.name == "cpython" and not sysconfig.get_config_var("Py_GIL_DISABLED"):
+        assert text.endswith(NOT_COMPILED)
+    else:
+        assert text.endswith("The compiled part is for CPython with a global interpreter lock.")
 
 
 @pytest.mark.parametrize("arguments", [(), ("--help",)])

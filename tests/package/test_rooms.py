@@ -57,5 +57,5 @@ def test_no_room_asks_which_platform_this_is() -> None:
 
 
 def test_one_module_chooses_how_to_call() -> None:
-    asking = [str(path) for path in rooms() if "find_extension" in (PACKAGE / path).read_text()]
+    asking = [str(path) for path in rooms() if "load_extension" in (PACKAGE / path).read_text()]
     assert asking == ["_kernel/calls/choice.py", "_kernel/calls/compiled.py"]

@@ -11,7 +11,7 @@ import pytest
 
 from trio_ipv4._abi.this import this_platform
 from trio_ipv4._kernel.calls.by_ctypes import ByCtypes
-from trio_ipv4._kernel.calls.compiled import Compiled, Extension, find_extension
+from trio_ipv4._kernel.calls.compiled import Compiled, Extension, load_extension
 from trio_ipv4._kernel.calls.one_by_one import OneByOne
 from trio_ipv4._kernel.native import NativeSystem
 from trio_ipv4._kernel.system import CURRENT
@@ -24,6 +24,14 @@ if TYPE_CHECKING:
     from trio_ipv4._kernel.system import System
 
 WAYS = ("compiled", "ctypes", "one by one")
+
+
+def find_extension() -> Extension | None:
+    """Return the compiled part, if there is one that fits this Python."""
+    try:
+        return load_extension()
+    except ImportError:
+        return None
 
 
 def extension() -> Extension:

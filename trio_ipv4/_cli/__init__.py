@@ -27,14 +27,15 @@ is run is imported.
 from __future__ import annotations
 
 import os
+import platform
 import sys
 import traceback
 import warnings
-from importlib.metadata import version as version_of
 from typing import Annotated, Final, Literal, TypeVar
 
 from cyclopts import App, CycloptsError, Parameter
 
+import trio_ipv4
 from trio_ipv4 import UnsupportedError
 from trio_ipv4._cli import lab
 from trio_ipv4._cli.ends import Status
@@ -67,10 +68,21 @@ Each command explains itself: trio-ipv4 COMMAND --help.
     trio-ipv4 doctor 239.1.2.3:5000   why does it not arrive here?
 """
 
+
+def _version() -> str:
+    """Return what a report of an error needs: the version, how it calls the kernel, the Python, the platform."""
+    how = trio_ipv4.implementation()
+    threads = " free-threaded" if "free-threading" in sys.version else ""
+    python = f"{platform.python_implementation()} {platform.python_version()}{threads}"
+    lines = [f"trio-ipv4 {trio_ipv4.__version__}, {how.way}", f"{python}, {platform.platform()}", how.reason]
+    return "\n".join(line for line in lines if line is not None)
+
+
 app = App(
     name="trio-ipv4",
     help=_HELP,
-    version=version_of("trio-ipv4"),
+    version=_version,
+    version_format="plaintext",
     help_format="markdown",
     console=Terminal(),
     suppress_keyboard_interrupt=False,  # It is told below.

@@ -28,7 +28,8 @@ def mmsg_calls() -> tuple[Callable[..., int], Callable[..., int]]:
 @functools.cache
 def memcmp() -> Callable[..., int]:
     """Return the comparison of memory with octets (memcmp(3)), which copies nothing first, as a slice would."""
-    compare = ctypes.PyDLL(None).memcmp
+    # The interpreter's lock is not worth releasing for it; PyPy's ctypes always does.
+    compare = getattr(ctypes, "PyDLL", ctypes.CDLL)(None).memcmp
     compare.argtypes = (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t)
     return compare
 

@@ -21,7 +21,7 @@ from trio_ipv4._abi import structs
 from trio_ipv4._abi.this import this_platform
 from trio_ipv4._kernel import libc
 from trio_ipv4._kernel.calls import ERROR_CONTROL_SIZE, MSG_DONTWAIT
-from trio_ipv4._kernel.calls.choice import fastest
+from trio_ipv4._kernel.calls.choice import Implementation, choose
 from trio_ipv4._kernel.descriptors import borrowed
 from trio_ipv4._kernel.system import CURRENT
 
@@ -43,7 +43,7 @@ class NativeSystem:
 
     def __init__(self, platform: Platform | None = None, calls: Calls | None = None) -> None:
         self.platform: Final = this_platform() if platform is None else platform
-        self.calls: Final = fastest(self.platform) if calls is None else calls
+        self.calls: Final = choose(self.platform)[0] if calls is None else calls
 
     def socket(self, family: int, kind: int, protocol: int) -> Socket:
         made = stdlib_socket.socket(family, kind | _NONBLOCK, protocol)
@@ -175,6 +175,11 @@ class AdoptedSocket(NativeSocket):
 def current_system() -> System:
     """Return the system that this task, or thread, is on: this process's own network, unless it was put elsewhere."""
     return CURRENT.get(_this_process())
+
+
+def implementation() -> Implementation:
+    """Return how this installation receives and sends batches. For reports of errors, and for benchmarks."""
+    return choose(this_platform())[1]
 
 
 @functools.cache

@@ -2,20 +2,42 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, final
+
+import attrs
 
 from trio_ipv4._kernel.calls.by_ctypes import ByCtypes
-from trio_ipv4._kernel.calls.compiled import Compiled, find_extension
+from trio_ipv4._kernel.calls.compiled import Compiled, load_extension
 from trio_ipv4._kernel.calls.one_by_one import OneByOne
 
 if TYPE_CHECKING:
     from trio_ipv4._abi.platform import Platform
     from trio_ipv4._kernel.calls import Calls
 
+NEEDS_LINUX: Final = "recvmmsg(2) and sendmmsg(2) are Linux's."
 
-def fastest(platform: Platform) -> Calls:
-    """Return the fastest way that this platform and this installation have."""
+
+@final
+@attrs.frozen
+class Implementation:
+    """How this installation receives and sends batches: `implementation` tells.
+
+    Args:
+        way: `"compiled"`: recvmmsg(2) and sendmmsg(2), from C. `"ctypes"`: the same calls, from Python.
+            `"one by one"`: a call for each datagram. The results are the same; the cost is not.
+        reason: Why there is no compiled part, and how to get it, where that can be had; `None` if there is one.
+    """
+
+    way: str
+    reason: str | None = None
+
+
+def choose(platform: Platform) -> tuple[Calls, Implementation]:
+    """Return the fastest way that this platform and this installation have, and what it is."""
     if not platform.has_mmsg:
-        return OneByOne(platform)
-    extension = find_extension()
-    return ByCtypes(platform) if extension is None else Compiled(platform, extension)
+        return OneByOne(platform), Implementation("one by one", NEEDS_LINUX)
+    try:
+        extension = load_extension()
+    except ImportError as error:
+        return ByCtypes(platform), Implementation("ctypes", str(error))
+    return Compiled(platform, extension), Implementation("compiled")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast, final
 
+from trio_ipv4._abi.this import IS_FREE_THREADED
 from trio_ipv4._kernel.calls import CONTROL_SIZE
 from trio_ipv4._kernel.calls.mmsg import MmsgReceiver, MmsgSender
 
@@ -15,6 +17,14 @@ if TYPE_CHECKING:
     from trio_ipv4._abi.platform import Platform
     from trio_ipv4._kernel.calls import Columns, Kind, Receiver, Recipe, Sender
     from trio_ipv4._kernel.calls.mmsg import Slots
+
+
+NAME: Final = "trio_ipv4._kernel.calls._mmsg"
+AGAIN: Final = "Install trio-ipv4 again."
+NOT_COMPILED: Final = (
+    "Nothing was compiled when trio-ipv4 was installed: install a C compiler and Python.h (Debian: gcc, libc6-dev, "
+    "python3-dev), then trio-ipv4 again from source."
+)
 
 
 class Extension(Protocol):
@@ -30,12 +40,25 @@ class Extension(Protocol):
     ) -> int: ...
 
 
-def find_extension() -> Extension | None:
-    """Return the compiled part; `None` if the package was installed without it."""
+def load_extension() -> Extension:
+    """Return the compiled part.
+
+    Raises:
+        ImportError: There is none that fits this Python. The message says why, in a sentence or two.
+    """
+    if sys.implementation.name != "cpython" or IS_FREE_THREADED:
+        # Not even tried: what such a Python would load may be another's, and free-threaded Python would switch its lock
+        # on for it.
+        raise ImportError("The compiled part is for CPython with a global interpreter lock.")
     try:
-        return cast("Extension", importlib.import_module("trio_ipv4._kernel.calls._mmsg"))
-    except ImportError:
-        return None
+        found = importlib.import_module(NAME)
+    except Exception as error:  # A file that is not ours may raise anything.
+        if isinstance(error, ModuleNotFoundError) and error.name == NAME:
+            raise ImportError(NOT_COMPILED) from None
+        raise ImportError(f"The compiled part can't be loaded: {error}. {AGAIN}") from error
+    if missing := [name for name in ("receive", "values", "columns", "send") if not hasattr(found, name)]:
+        raise ImportError(f"The compiled part lacks `{missing[0]}`. {AGAIN}")
+    return cast("Extension", found)
 
 
 @final

@@ -134,6 +134,8 @@ class Slots:
         self._result: Final = structs.mmsghdr_result_format(platform)
         self._last: tuple[bytes, Received, struct.Struct] | None = None
         """Of the last full batch: the memory before the payloads, its columns, and the cutter of its payloads."""
+        # Found before anything is received: a failure later would lose a batch.
+        self._compare: Final = libc.memcmp()
 
     def bound(self, limit: int, max_bytes: int) -> None:
         """Let the first `limit` slots take up to `max_bytes` octets of payload each."""
@@ -152,7 +154,7 @@ class Slots:
         if count == self.count and self._last is not None:
             # Most full batches differ from the one before in nothing but the payloads: one comparison shows it.
             facts, last, cutter = self._last
-            if libc.memcmp()(self.base, facts, self._payloads) == 0:
+            if self._compare(self.base, facts, self._payloads) == 0:
                 payloads = cutter.unpack_from(self.memory, self._payloads)
                 return Received(payloads, last.names, last.controls, last.flags)
         return self._take_apart(count)

@@ -1,0 +1,25 @@
+"""How to run a command in another root folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+SHARED = ("/etc/pip.conf", "/etc/resolv.conf", "/etc/ssl/certs/ca-certificates.crt", "/etc/xdg/pip")
+"""What a command there shares with this machine: how it reaches package indexes. Nothing of it is copied."""
+
+
+def enter(root: Path, command: list[str]) -> list[str]:
+    """Return what runs a command with another folder as its root, in a mount namespace of its own.
+
+    The machine's /proc is bound there, not mounted anew: a new mount of it would share its options with the machine's.
+    """
+    if root == Path("/"):
+        return command
+    mounts = [f"mount --rbind /{name} '{root}/{name}'" for name in ("proc", "sys", "dev")]
+    for shared in SHARED:
+        if Path(shared).exists():
+            make = "mkdir -p" if Path(shared).is_dir() else "touch"
+            target = f"'{root}{shared}'"
+            mounts += [f"mkdir -p '{root}{Path(shared).parent}'", f"{make} {target}", f"mount --bind {shared} {target}"]
+    script = " && ".join([*mounts, f"exec chroot '{root}' \"$@\""])
+    return ["unshare", "--mount", "--propagation=private", "sh", "-c", script, "sh", *command]

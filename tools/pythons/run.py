@@ -1,0 +1,149 @@
+"""Run the tests under every Python that is found, keep what came out, and write docs/reference/pythons.md.
+
+    python tools/pythons/run.py RESULTS [--tests PATH ...] [PYTHON | FOLDER ...]
+
+A folder is one that chroot.py makes; every Python in it is taken. Each Python gets a virtual environment. The package
+is installed there from source, and its tests run against what was installed, as under a second Python
+(tests/conftest.py).
+A test that takes the ways to call the kernel runs once by each: its name tells which. RESULTS keeps one JSON file for
+each Python; without a Python, only the page is written anew.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree as ET
+
+from entering import enter
+from page import WAYS, write_page
+
+PROJECT = Path(__file__).parents[2]
+COPIED = ("tests", "tools", "docs", "pyproject.toml", "README.md", "hatch_build.py", "noxfile.py", "CHANGELOG.md")
+LEFT_OUT = {"atheris", "coverage", "zeroconf"}
+"""What only tests need that a second Python need not run. Not every Python can install it."""
+INSIDE = Path("/tmp/trio-ipv4-pythons")
+"""Where all is done, on this machine or in a chroot."""
+NAMES = ("usr/bin/python3.[0-9]*", "usr/bin/pypy3", "opt/*/bin/python3.[0-9]*")
+ABOUT = """
+import json, platform, sys, trio_ipv4
+how = trio_ipv4.implementation()
+libc = platform.libc_ver()
+print(json.dumps({
+    "implementation": platform.python_implementation(), "version": platform.python_version(),
+    "free_threaded": "free-threading" in sys.version, "libc": list(libc), "machine": platform.machine(),
+    "linux": platform.release().split("-")[0], "way": how.way, "reason": how.reason, "of": trio_ipv4.__version__,
+}))
+"""
+
+
+def main() -> None:
+    """Run the tests, and write the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("results", type=Path)
+    parser.add_argument("pythons", nargs="*")
+    parser.add_argument("--tests", nargs="+", default=["tests"], metavar="PATH")
+    parser.add_argument("--workers", default="2")
+    options = parser.parse_args()
+    options.results.mkdir(parents=True, exist_ok=True)
+    for root, python in find(options.pythons):
+        print(f"{python} in {root}", flush=True)
+        result = run(root, python, options.tests, options.workers)
+        (options.results / f"{name_of(root, python)}.json").write_text(json.dumps(result, indent=1))
+        print({key: result[key] for key in ("ways", "failed", "error") if key in result}, flush=True)
+    results = [json.loads(path.read_text()) for path in sorted(options.results.glob("*.json"))]
+    (PROJECT / "docs/reference/pythons.md").write_text(write_page(results))
+
+
+def find(names: list[str]) -> list[tuple[Path, str]]:
+    """Return each Python with the folder that is its root."""
+    found = []
+    for name in names:
+        if Path(name).is_dir():
+            root = Path(name).absolute()
+            paths = sorted(path for pattern in NAMES for path in root.glob(pattern))
+            found += [(root, f"/{path.relative_to(root)}") for path in paths if "config" not in path.name]
+        elif (command := shutil.which(name)) is not None:
+            found.append((Path("/"), command))
+        else:
+            sys.exit(f"{name} is neither a folder nor a Python")
+    return found
+
+
+def name_of(root: Path, python: str) -> str:
+    return re.sub(r"[^\w.]+", "-", f"{python} in {root}").strip("-")
+
+
+def run(root: Path, python: str, tests: list[str], workers: str) -> dict[str, Any]:
+    """Install the package under a Python and run its tests; return what came out."""
+    inside = INSIDE / name_of(Path("/"), python)
+    outside = root / inside.relative_to("/")
+    shutil.rmtree(outside, ignore_errors=True)
+    outside.mkdir(parents=True)
+    result: dict[str, Any] = {"python": python, "date": dt.datetime.now(dt.UTC).date().isoformat()}
+    result["tests"] = tests
+    source = outside / "source"
+    ignore = shutil.ignore_patterns("__pycache__", "*.so", "_build")
+    for name in (*COPIED, "trio_ipv4", "LICENSE", "LICENSE.MIT", "LICENSE.APACHE2"):
+        path = PROJECT / name
+        shutil.copytree(path, source / name, ignore=ignore) if path.is_dir() else shutil.copy(path, source / name)
+    own = str(inside / "venv/bin/python")
+    steps = (
+        [python, "-m", "venv", str(inside / "venv")],
+        [own, "-m", "pip", "install", "--quiet", "--prefer-binary", *requirements()],
+        [own, "-m", "pip", "install", "--quiet", "--no-deps", str(inside / "source")],
+    )
+    for step in steps:
+        done = subprocess.run(enter(root, step), capture_output=True, text=True, check=False)
+        if done.returncode:
+            return result | {"error": f"{' '.join(step[1:5])}: {(done.stderr.strip().splitlines() or ['?'])[-1]}"}
+    # What is installed is tested: there is nothing to import in the source now.
+    shutil.rmtree(source / "trio_ipv4")
+    about = subprocess.run(enter(root, [own, "-c", ABOUT]), capture_output=True, text=True, check=False)
+    if about.returncode:
+        return result | {"error": about.stderr.strip().splitlines()[-1]}
+    report = inside / "report.xml"
+    pytest = ["pytest", "-q", "-n", workers, "-p", "no:cacheprovider", "--timeout=300", "--timeout-method=thread"]
+    options = [f"--junitxml={report}", f"--second-python={inside / 'left-out'}"]
+    command = ["sh", "-c", 'cd "$0" && exec "$@"', str(inside / "source"), own, "-m", *pytest, *options, *tests]
+    with (outside / "output").open("w") as output:
+        environment = ["env", "TRIO_IPV4_REQUIRE_LAB=1", *command]
+        subprocess.run(enter(root, environment), stdout=output, stderr=subprocess.STDOUT, check=False)
+    return result | json.loads(about.stdout) | counted((root / report.relative_to("/")).read_bytes())
+
+
+def requirements() -> list[str]:
+    """Return what the package and its tests need."""
+    told = tomllib.loads((PROJECT / "pyproject.toml").read_text())
+    wanted = [*told["project"]["dependencies"], *told["project"]["optional-dependencies"]["cli"]]
+    wanted += [each for each in told["dependency-groups"]["test"] if isinstance(each, str)]
+    return [each for each in wanted if re.split(r"[^\w-]", each)[0] not in LEFT_OUT]
+
+
+def counted(report: bytes) -> dict[str, Any]:
+    """Count the tests in a report of pytest's, by the way that their names tell."""
+    ways = {way: dict.fromkeys(("passed", "failed", "skipped"), 0) for way in (*WAYS, "any")}
+    failed = []
+    for case in ET.fromstring(report).iter("testcase"):
+        name = case.get("name", "")
+        way = next((way for way in WAYS if re.search(rf"[\[-]{way}[\]-]", name)), "any")
+        outcome = "passed"
+        if case.find("failure") is not None or case.find("error") is not None:
+            outcome = "failed"
+            failed.append(f"{case.get('classname')}::{name}")
+        elif case.find("skipped") is not None:
+            outcome = "skipped"
+        ways[way][outcome] += 1
+    return {"ways": ways, "failed": failed}
+
+
+if __name__ == "__main__":
+    main()

@@ -22,8 +22,6 @@ from trio_ipv4._kernel.calls.compiled import AGAIN, NOT_COMPILED
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.pure
-
 ONLY_CPYTHON = "The compiled part is for CPython with a global interpreter lock."
 FITS = sys.implementation.name == "cpython" and not sysconfig.get_config_var("Py_GIL_DISABLED")
 LOOK = """
@@ -44,7 +42,7 @@ print(json.dumps([how.way, how.reason]))
 
 def found_in(directory: Path) -> tuple[str, str | None]:
     """Return what is told where the compiled part is looked for in a directory first, and datagrams pass."""
-    command = [sys.executable, "-m", "trio_ipv4.testing", sys.executable, "-W", "error", "-c", LOOK, str(directory)]
+    command = [sys.executable, "-W", "error", "-c", LOOK, str(directory)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     way, reason = json.loads(done.stdout)

@@ -2,11 +2,15 @@
 
 setuptools knows how each platform and compiler wants it; hatchling only has to be told what came out. With
 TRIO_IPV4_PURE=1 in the environment nothing is compiled.
+
+The same source, compiler and SOURCE_DATE_EPOCH give the same octets, wherever the source is. So nothing in the
+compiled part may name a folder: not its debugging information, not a run path.
 """
 
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import sys
 import sysconfig
@@ -17,6 +21,7 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 from packaging.tags import sys_tags
 from setuptools import Distribution, Extension
+from setuptools.command.build_ext import build_ext
 
 ROOM = Path("trio_ipv4/_kernel/calls")
 SOURCE = "_mmsg.c"
@@ -34,13 +39,12 @@ class CompileHook(BuildHookInterface[Any]):
             made = compile_in(Path(self.compiled_in), Path(self.root) / ROOM / SOURCE)
         except Exception as error:  # A compiler's failure has no class of its own.
             self.app.display_warning(f"trio-ipv4 stays pure Python: {error}")
-            if beside:
-                beside.unlink(missing_ok=True)
+            if beside and beside.exists():
+                # It is not ours to delete: another Python's editable installation of this checkout may use it.
+                self.app.display_warning(f"{COMPILED} is left as it is, as another installation may have made it")
             return
         if beside:
-            # In one step: a program that runs meanwhile has the one or the other.
-            copy = shutil.copy(made, beside.with_suffix(".new"))
-            Path(copy).replace(beside)
+            replace(beside, made)
         else:
             build_data["force_include"][str(made)] = (ROOM / COMPILED).as_posix()
         build_data["tag"] = f"cp311-abi3-{platform_tag()}"
@@ -48,6 +52,16 @@ class CompileHook(BuildHookInterface[Any]):
 
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:  # noqa: ARG002
         shutil.rmtree(self.compiled_in, ignore_errors=True)
+
+
+class BuildWithoutPaths(build_ext):
+    """Link without the run path of the Python that builds: its users' Pythons are elsewhere, and it needs none."""
+
+    def build_extensions(self) -> None:
+        self.compiler.linker_so = [
+            argument for argument in self.compiler.linker_so if not argument.startswith(("-Wl,-rpath", "-L"))
+        ]
+        super().build_extensions()
 
 
 def compile_in(directory: Path, source: Path) -> Path:
@@ -58,12 +72,22 @@ def compile_in(directory: Path, source: Path) -> Path:
         raise RuntimeError("recvmmsg and sendmmsg are Linux's")
     if sys.implementation.name != "cpython" or sysconfig.get_config_var("Py_GIL_DISABLED"):
         raise RuntimeError("this Python has not the stable ABI of CPython")
-    extension = Extension("_mmsg", [str(source)], py_limited_api=True)
-    command = Distribution({"ext_modules": [extension]}).get_command_obj("build_ext")
+    # The last word is the caller's, whose CFLAGS may ask for debugging information.
+    arguments = ["-g0", *shlex.split(os.environ.get("CFLAGS", ""))]
+    extension = Extension("_mmsg", [str(source)], py_limited_api=True, extra_compile_args=arguments)
+    command = BuildWithoutPaths(Distribution({"ext_modules": [extension]}))
     command.build_lib = command.build_temp = str(directory)
     command.ensure_finalized()
     command.run()
     return Path(command.get_ext_fullpath("_mmsg"))
+
+
+def replace(beside: Path, made: Path) -> None:
+    """Put `made` in the place of `beside` in one step: a program that runs meanwhile has the one or the other."""
+    with tempfile.NamedTemporaryFile(dir=beside.parent, prefix="_mmsg.", suffix=".so", delete=False) as new:
+        new.write(made.read_bytes())
+    Path(new.name).chmod(made.stat().st_mode & 0o777)
+    Path(new.name).replace(beside)
 
 
 def platform_tag() -> str:

@@ -79,6 +79,8 @@ ONE_PYTHON = {
     "kernel/test_interface_names.py",
     "kernel/test_missing_facilities.py",
     "network_faults",
+    "package/test_build.py",
+    "package/test_front_page.py",
     "peers",
     "testing",
     "tools",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import sys
@@ -20,6 +21,17 @@ RESULTS = HERE / ".nox" / "results"
 HTML = HERE / "docs" / "_build" / "html"
 PROJECT = nox.project.load_toml("pyproject.toml")
 PYTHONS = nox.project.python_versions(PROJECT)
+
+EPOCH = {"SOURCE_DATE_EPOCH": os.environ.get("SOURCE_DATE_EPOCH", "1700000000")}
+"""The time that files in distributions have, so that building them again gives the same octets."""
+PURE = {"TRIO_IPV4_PURE": "1"}
+WHEELS = {
+    "manylinux_2_17_x86_64": "x86_64-linux-gnu.2.17",
+    "manylinux_2_17_aarch64": "aarch64-linux-gnu.2.17",
+    "musllinux_1_2_x86_64": "x86_64-linux-musl",
+    "musllinux_1_2_aarch64": "aarch64-linux-musl",
+}
+"""The platforms of the compiled wheels, and what zig calls them."""
 
 # pyenv's shims find only the versions that are set as global; the others, behind them on the path, are as good.
 PYENV = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"), "versions")
@@ -118,6 +130,69 @@ def build(session: nox.Session) -> None:
         if not Path(str(installed)).is_relative_to(Path(session.virtualenv.location).absolute()):
             session.error(f"the tests would import {installed}, not the wheel")
         run_tests(session, "python", "-m", "pytest", second=True)
+
+
+@nox.session
+def release_checks(session: nox.Session) -> None:
+    """Check what is published: the same octets from two folders, the metadata, PyPI's page, and the workflows."""
+    install(session, "release")
+    dist = make_distributions(session, "--no-isolation", env=EPOCH)
+    (source,) = dist.glob("*.tar.gz")
+    check_reproducible(session, dist, source)
+    session.run("python", "-m", "build", "--no-isolation", "--wheel", "--outdir", str(dist), env={**EPOCH, **PURE})
+    wheels = [str(wheel) for wheel in sorted(dist.glob("*.whl"))]
+    session.run("twine", "check", "--strict", str(source), *wheels)
+    session.run("check-wheel-contents", *wheels)
+    session.run("validate-pyproject", "pyproject.toml")
+    session.run("pyroma", "--min", "10", str(source))
+    workflows = [str(path) for path in sorted(HERE.glob(".github/workflows/*.yml"))]
+    session.run("check-jsonschema", "--builtin-schema", "vendor.github-workflows", *workflows)
+    session.run("zizmor", "--offline", "--quiet", "--persona", "pedantic", *workflows)
+
+
+@nox.session(default=False)
+def wheels(session: nox.Session) -> None:
+    """Build and audit each wheel that a release has, here: `nox -s wheels -- DIR` leaves them in DIR.
+
+    It rehearses the release, which cibuildwheel builds on machines of each kind. Here one compiler has the C libraries
+    of all four platforms. It gets this Python's headers, whose limited API is the same on each of the four.
+    """
+    install(session, "wheels")
+    dist = make_distributions(session, "--sdist", "--no-isolation", env=EPOCH)
+    raw = Path(session.create_tmp(), "raw")
+    for platform, target in WHEELS.items():
+        shutil.rmtree(raw, ignore_errors=True)
+        machine = target.partition("-")[0]
+        env = {**EPOCH, "CC": f"python -m ziglang cc -target {target}", "_PYTHON_HOST_PLATFORM": f"linux-{machine}"}
+        if "musl" in target:
+            # musl's names on Alpine and elsewhere differ. The process has it loaded already, so name none.
+            env["LDFLAGS"] = "-nostdlib"
+        session.run("python", "-m", "build", "--no-isolation", "--wheel", "--outdir", str(raw), env=env)
+        (wheel,) = raw.glob("*.whl")
+        session.run("wheel", "tags", "--remove", "--platform-tag", platform, str(wheel), env=EPOCH)
+        (wheel,) = raw.glob("*.whl")
+        session.run("auditwheel", "show", "--ldpaths", "", str(wheel))
+        session.run("auditwheel", "repair", "--ldpaths", "", "--wheel-dir", str(dist), str(wheel), env=EPOCH)
+        if not [*dist.glob(f"*{platform}*.whl")]:
+            session.error(f"what was compiled is no {platform}")
+    session.run("abi3audit", "--strict", "--summary", *(str(wheel) for wheel in sorted(dist.glob("*.whl"))))
+    session.run("python", "-m", "build", "--no-isolation", "--wheel", "--outdir", str(dist), env={**EPOCH, **PURE})
+    for path in sorted(dist.iterdir()):
+        session.log(f"{sha256(path)}  {path.name}")
+        if session.posargs:
+            Path(session.posargs[0]).mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, session.posargs[0])
+
+
+@nox.session(default=False)
+def install_matrix(session: nox.Session) -> None:
+    """Install as users do who lack a compiler, headers, root, or the network; and the wheel under every Python."""
+    install(session, "build", "uv")
+    dist = make_distributions(session)
+    session.run("python", "-m", "build", "--wheel", "--outdir", str(dist), env=PURE)
+    # For example `nox -s install_matrix -- /opt/python3.14/bin/python3`.
+    pythons = [path for version in PYTHONS if (path := shutil.which(f"python{version}"))]
+    session.run("python", "tools/release/install_matrix.py", str(dist), *pythons, *session.posargs)
 
 
 @nox.session(python=PYTHONS[0])
@@ -223,6 +298,26 @@ def make_distributions(session: nox.Session, *options: str, env: dict[str, str] 
     shutil.rmtree(dist, ignore_errors=True)
     session.run("python", "-m", "build", "--outdir", str(dist), *options, env=env)
     return dist
+
+
+def check_reproducible(session: nox.Session, dist: Path, source: Path) -> None:
+    """Build once more, from the source distribution, in a folder with another name: the octets have to be the same."""
+    elsewhere = Path(session.create_tmp(), "a longer name for the same source")
+    shutil.rmtree(elsewhere, ignore_errors=True)
+    with tarfile.open(source) as archive:
+        archive.extractall(elsewhere, filter="data")
+    (unpacked,) = elsewhere.iterdir()
+    again = elsewhere / "dist"
+    session.run("python", "-m", "build", "--no-isolation", "--outdir", str(again), str(unpacked), env=EPOCH)
+    first, second = ({path.name: sha256(path) for path in folder.iterdir()} for folder in (dist, again))
+    if first != second:
+        session.error(f"another folder gives other octets: {first} and {second}")
+    session.log(f"two folders give the same octets: {first}")
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def run_tests(session: nox.Session, *pytest: str, second: bool = False, env: dict[str, str] | None = None) -> None:

@@ -38,10 +38,11 @@ def build(folder: Path, what: str, *, python: str = PLAIN, umask: int = 0o022, *
     """Call the backend as pip does (PEP 517), by a Python of some kind, and return what it made."""
     code = f"{python}\nimport sys, hatchling.build; print(hatchling.build.build_{what}(sys.argv[1]))"
     out = folder.with_name(f"{folder.name}.dist")
+    inherited = {name: value for name, value in os.environ.items() if name not in {"CFLAGS", "TRIO_IPV4_PURE"}}
     done = subprocess.run(
         [sys.executable, "-c", code, str(out)],
         cwd=folder,
-        env={**os.environ, "SOURCE_DATE_EPOCH": "1700000000", "CFLAGS": "", **env},
+        env={**inherited, "SOURCE_DATE_EPOCH": "1700000000", **env},
         umask=umask,
         stdout=subprocess.PIPE,
         text=True,

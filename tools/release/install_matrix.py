@@ -107,8 +107,9 @@ def install_and_try(row: Row, where: Path, wheelhouse: Path) -> str:
         run("uv", "venv", "--quiet", "--python", row.python, str(where), env=env)
         installer = ["uv", "pip", "install", "--quiet", "--python", python]
     else:
-        run(row.python, "-m", "venv", str(where), env=env)
-        installer = [python, "-m", "pip", "install", "--quiet", "--no-cache-dir"]
+        run(row.python, "-m", "venv", "--without-pip", str(where), env=env)
+        pip = str(downloader(row.python, wheelhouse) / "bin" / "python")
+        installer = [pip, "-m", "pip", "--python", python, "install", "--quiet", "--no-cache-dir", "--no-compile"]
     run(*row.before, *installer, "--no-index", "--find-links", str(wheelhouse), wanted, env=env)
     private = [python, "-m", "trio_ipv4.testing"]
     return run(*private, python, str(TRY), row.expected, env=os.environ).splitlines()[-1]
@@ -140,13 +141,18 @@ def fill_wheelhouse(pythons: list[str], dist: Path, scratch: Path) -> Path:
         assert project is not None
         build_requires = tomllib.loads(project.read().decode())["build-system"]["requires"]
     for python in pythons:
-        environment = scratch / f"downloader of {Path(python).name}"
+        environment = downloader(python, wheelhouse)
         run(python, "-m", "venv", str(environment), env=os.environ)
         pip = [str(environment / "bin" / "python"), "-m", "pip", "wheel", "--quiet", "--wheel-dir", str(wheelhouse)]
         run(*pip, f"trio-ipv4[cli] @ {next(dist.glob('*-none-any.whl')).as_uri()}", *build_requires, env=os.environ)
     for own in wheelhouse.glob("trio_ipv4-*"):
         own.unlink()  # Each row installs it from `dist`.
     return wheelhouse
+
+
+def downloader(python: str, wheelhouse: Path) -> Path:
+    """Return the environment whose pip fills the wheelhouse for this Python, and installs from it."""
+    return wheelhouse.with_name(f"pip of {Path(python).name}")
 
 
 def run(*command: str, env: os._Environ[str] | dict[str, str]) -> str:

@@ -58,9 +58,8 @@ class BuildWithoutPaths(build_ext):
     """Link without the run path of the Python that builds: its users' Pythons are elsewhere, and it needs none."""
 
     def build_extensions(self) -> None:
-        self.compiler.linker_so = [
-            argument for argument in self.compiler.linker_so if not argument.startswith(("-Wl,-rpath", "-L"))
-        ]
+        linker = self.compiler.linker_so
+        self.compiler.linker_so = [argument for argument in linker if not argument.startswith("-Wl,-rpath")]
         super().build_extensions()
 
 

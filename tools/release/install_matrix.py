@@ -21,13 +21,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping, Sequence
 
 TRY = Path(__file__).with_name("try_installed.py")
 COMPILER = re.compile(r"gcc|g\+\+|c\+\+|clang|^cc$|^c[89]9")
 ROOT = os.geteuid() == 0
 
-# Without options a user namespace maps nobody; so this user has no privilege in it, and none outside.
+# Root becomes a user with another number, whom root's files belong to as a user's own do, and who has no capability.
 PLAIN_USER = ["unshare", "--user", "--map-user=1000", "--map-group=1000"] if ROOT else []
 MOUNTS = ["unshare", "--mount"] if ROOT else ["unshare", "--mount", "--map-root-user"]
 OFFLINE = ["unshare", "--net"] if ROOT else ["unshare", "--net", "--map-root-user"]
@@ -40,8 +40,10 @@ class Row(NamedTuple):
     python: str
     what: Path
     expected: str
-    before: list[str] = []  # noqa: RUF012  # Nobody changes it.
+    before: Sequence[str] = ()
     """The command that the installer runs in, such as one that takes the network away."""
+    user: Sequence[str] = ()
+    """The command that makes another user of the installer, and of who tries it."""
     path: str | None = None
     uv: bool = False
     folder: str = "venv"
@@ -79,8 +81,8 @@ def rows(dist: Path, pythons: list[str], scratch: Path) -> Iterator[Row]:
     yield Row("source, compiler", first, source, "compiled")
     yield Row("source, no compiler", first, source, "pure", path=no_compiler)
     yield Row("source, compiler, no Python.h", first, source, "pure", before=without_headers(first))
-    yield Row("source, not root", first, source, "compiled", before=PLAIN_USER)
-    yield Row("wheel, not root", first, wheel, "compiled", before=PLAIN_USER)
+    yield Row("source, not root", first, source, "compiled", user=PLAIN_USER)
+    yield Row("wheel, not root", first, wheel, "compiled", user=PLAIN_USER)
     yield Row("source, offline", first, source, "compiled", before=OFFLINE)
     yield Row("wheel, offline", first, wheel, "compiled", before=OFFLINE)
     spaces = scratch / "a path with spaces"
@@ -110,9 +112,9 @@ def install_and_try(row: Row, where: Path, wheelhouse: Path) -> str:
         run(row.python, "-m", "venv", "--without-pip", str(where), env=env)
         pip = str(downloader(row.python, wheelhouse) / "bin" / "python")
         installer = [pip, "-m", "pip", "--python", python, "install", "--quiet", "--no-cache-dir", "--no-compile"]
-    run(*row.before, *installer, "--no-index", "--find-links", str(wheelhouse), wanted, env=env)
+    run(*row.user, *row.before, *installer, "--no-index", "--find-links", str(wheelhouse), wanted, env=env)
     private = [python, "-m", "trio_ipv4.testing"]
-    return run(*private, python, str(TRY), row.expected, env=os.environ).splitlines()[-1]
+    return run(*row.user, *private, python, str(TRY), row.expected, env=os.environ).splitlines()[-1]
 
 
 def path_without_compilers(scratch: Path) -> str:
@@ -155,7 +157,7 @@ def downloader(python: str, wheelhouse: Path) -> Path:
     return wheelhouse.with_name(f"pip of {Path(python).name}")
 
 
-def run(*command: str, env: os._Environ[str] | dict[str, str]) -> str:
+def run(*command: str, env: Mapping[str, str]) -> str:
     done = subprocess.run(command, env=env, check=True, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     return done.stdout
 

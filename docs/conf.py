@@ -60,7 +60,7 @@ SPELLINGS = {
     r"\bMemberships\b": "PacketConn | RawConn",
     r"\bPredicate\b": "Callable[[Interface], bool]",
     r"\bHandler\b": "Callable[[PacketConn, Interface], Awaitable[object]]",
-    r"<function (\w+)>": r"\1",
+    r"<function (\w+)>": "...",  # The default is a function that has no public name; the text says what it does.
     r"<(\w+)\.(\w+)\|(\w+): \d+>": r"\1.\2 | \1.\3",
 }
 

@@ -67,7 +67,7 @@ async def follow_group(
         BaseException: What `where` or `on_refusal` raises.
         OSError: rtnetlink is refused here, as in some sandboxes.
         TypeError: `conn` is no such connection.
-        UnsupportedError: This is not Linux.
+        UnsupportedError: This is neither Linux nor a simulated network.
         trio.ClosedResourceError: The connection is closed.
         ValueError: `conn` belongs to another network namespace, so that indexes mean other interfaces there; before
             Linux 5.14 nobody can tell (SO_NETNS_COOKIE). Or `group` is not a multicast address.

@@ -95,7 +95,7 @@ async def serve_interfaces(
         BaseExceptionGroup: Exceptions of handlers; after the start also of `on_refusal` and `open_connection`. A
             `handler_nursery`, if there is one, gets them instead.
         OSError: rtnetlink is refused here, as in some sandboxes.
-        UnsupportedError: This is not Linux.
+        UnsupportedError: This is neither Linux nor a simulated network.
     """
     require_trio()
     current_system().check_home()
@@ -177,7 +177,7 @@ async def serve_group(
         BaseException: What `where` raises, and at the start what `on_refusal` raises.
         BaseExceptionGroup: As for `serve_interfaces`.
         OSError: rtnetlink is refused here, as in some sandboxes.
-        UnsupportedError: This is not Linux.
+        UnsupportedError: This is neither Linux nor a simulated network.
         ValueError: The port is 0, or `group` is not a multicast address.
     """
     require_trio()

@@ -75,7 +75,7 @@ class Conn:
         `control.ttl`.
 
         Raises:
-            UnsupportedError: This is not Linux.
+            UnsupportedError: This is neither Linux nor a simulated network.
         """,
     )
 

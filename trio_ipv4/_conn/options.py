@@ -137,7 +137,7 @@ class SocketOptions(OwnedConn):
 
         Raises:
             TypeError: Not `PathMTUDiscovery`.
-            UnsupportedError: This is not Linux.
+            UnsupportedError: This is neither Linux nor a simulated network.
         """,
     )
 
@@ -152,7 +152,7 @@ class SocketOptions(OwnedConn):
         Raises:
             OSError: ENETUNREACH: there is no route. EHOSTUNREACH, EACCES, EINVAL: the route is of type unreachable,
                 prohibit or blackhole.
-            UnsupportedError: This is not Linux.
+            UnsupportedError: This is neither Linux nor a simulated network.
             ValueError: A host name; or the connection belongs to another network namespace than the current one.
         """
         destination, socket = to_address(address, "address"), self._usable

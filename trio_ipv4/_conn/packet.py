@@ -88,7 +88,7 @@ class PacketConn(SocketOptions, Memberships, ErrorReports, Traffic[Datagram]):
 
         Raises:
             OSError: ENOPROTOOPT: not a UDP socket.
-            UnsupportedError: This is not Linux.
+            UnsupportedError: This is neither Linux nor a simulated network.
         """
         self._require_open()
         return self._offload.is_wanted
@@ -137,7 +137,7 @@ class PacketConn(SocketOptions, Memberships, ErrorReports, Traffic[Datagram]):
         Raises:
             OSError: rtnetlink is refused here, as in some sandboxes.
             TypeError: Not a `Datagram`.
-            UnsupportedError: This is not Linux.
+            UnsupportedError: This is neither Linux nor a simulated network.
             ValueError: The control message names `src` or `ifindex`, or the connection belongs to another network
                 namespace than the current one.
         """

@@ -39,7 +39,7 @@ class ErrorReports(OwnedConn):
         connection has read already.
 
         Raises:
-            UnsupportedError: This is not Linux.
+            UnsupportedError: This is neither Linux nor a simulated network.
         """
         self._require_open()
         return self._owned.errors.is_reported
@@ -67,7 +67,7 @@ class ErrorReports(OwnedConn):
 
         Raises:
             TypeError: Not `Timestamping`.
-            UnsupportedError: This is not Linux.
+            UnsupportedError: This is neither Linux nor a simulated network.
         """
         self._require_open()
         return self._owned.errors.stamps
@@ -89,7 +89,7 @@ class ErrorReports(OwnedConn):
         Raises:
             RuntimeError: Nothing would ever come: neither `report_errors` nor a transmit timestamp is on.
             OSError: A pending error of the socket, such as ECONNREFUSED of a connected one.
-            UnsupportedError: This is not Linux.
+            UnsupportedError: This is neither Linux nor a simulated network.
             trio.ClosedResourceError: The connection is closed.
         """
         self._require_errors()

@@ -59,7 +59,7 @@ def input_route(interface: InterfaceLike, source: AddressLike, destination: Addr
         OSError: ENODEV: there is no such interface. EPERM, EACCES, EAFNOSUPPORT: rtnetlink is refused here, as in some
             sandboxes.
         TypeError: An argument is of the wrong type.
-        UnsupportedError: This is not Linux.
+        UnsupportedError: This is neither Linux nor a simulated network.
         ValueError: An address is not a valid one.
     """
     sender, receiver = to_address(source, "source"), to_address(destination, "destination")

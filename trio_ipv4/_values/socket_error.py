@@ -65,7 +65,7 @@ class SocketError:
     """An error about a datagram that was sent earlier, or the time at which it was sent. It is a value, no exception.
 
     Args:
-        errno: The error's number, as in {py:mod}`errno`. ENOMSG for a timestamp.
+        errno: The error's number, as in the module `errno`. ENOMSG for a timestamp.
         origin: Who told of it.
         icmp_type: The type of the ICMP message; `None` if it is no ICMP error.
         icmp_code: Its code; `None` likewise. A code of "destination unreachable" that has a name is an

@@ -48,8 +48,10 @@ def main(expected: str) -> None:
     assert found == expected, f"it is {found}, not {expected}"
     command = Path(sysconfig.get_path("scripts"), "trio-ipv4")
     version = subprocess.run([command, "--version"], check=True, capture_output=True, text=True).stdout
+    way = version.splitlines()[0]
+    assert way.endswith(", compiled") == (expected == "compiled"), f"--version says {way}"
     trio.run(round_trip)
-    print(f"{version.strip()}: {found}, and datagrams arrive, under Python {sys.version.split()[0]}")
+    print(f"{way}, and datagrams arrive, under Python {sys.version.split()[0]}")
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NoReturn
 import pytest
 import trio
 import trio._core._thread_cache
+from hypothesis import settings
 
 import trio_ipv4
 from support import here
@@ -39,6 +40,9 @@ if TYPE_CHECKING:
 
 
 pytest_plugins = ["trio_ipv4.testing.pytest_plugin"]
+# No test is about time, and the first one after a change pays for imports.
+settings.register_profile("patient", settings.default, deadline=None)
+settings.load_profile("patient")
 HERE = Path(__file__).parent
 LOOK_AGAIN = 0.002
 """Seconds between two looks at a condition, so as not to starve whom we wait for."""

@@ -74,7 +74,7 @@ def test_without_the_extra_it_says_what_to_install(module: str) -> None:
     done = run_without(module, "demo")
     assert done.returncode == 1
     assert done.stdout == ""
-    assert done.stderr == f"The command line needs {module}: pip install 'trio-ipv4[cli]'\n"
+    assert done.stderr == f"The command line needs {module}: pip install 'trio-ipv4[cli]', or '.[cli]' in a clone\n"
 
 
 def test_another_missing_module_is_not_blamed_on_the_extra() -> None:

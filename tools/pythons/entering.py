@@ -12,14 +12,16 @@ def enter(root: Path, command: list[str]) -> list[str]:
     """Return what runs a command with another folder as its root, in a mount namespace of its own.
 
     The machine's /proc is bound there, not mounted anew: a new mount of it would share its options with the machine's.
+    The folder becomes the namespace's root (pivot_root(2)): in a mere chroot, no user namespace can be made.
     """
     if root == Path("/"):
         return command
-    mounts = [f"mount --rbind /{name} '{root}/{name}'" for name in ("proc", "sys", "dev")]
+    steps = [f"mount --rbind '{root}' '{root}'"]
+    steps += [f"mount --rbind /{name} '{root}/{name}'" for name in ("proc", "sys", "dev")]
     for shared in SHARED:
         if Path(shared).exists():
             make = "mkdir -p" if Path(shared).is_dir() else "touch"
             target = f"'{root}{shared}'"
-            mounts += [f"mkdir -p '{root}{Path(shared).parent}'", f"{make} {target}", f"mount --bind {shared} {target}"]
-    script = " && ".join([*mounts, f"exec chroot '{root}' \"$@\""])
-    return ["unshare", "--mount", "--propagation=private", "sh", "-c", script, "sh", *command]
+            steps += [f"mkdir -p '{root}{Path(shared).parent}'", f"{make} {target}", f"mount --bind {shared} {target}"]
+    steps += [f"cd '{root}'", "pivot_root . .", "umount -l .", "cd /", 'exec "$@"']
+    return ["unshare", "--mount", "--propagation=private", "sh", "-c", " && ".join(steps), "sh", *command]

@@ -1,10 +1,10 @@
 """Receive market data that is sent twice, and make one sequence of the two copies.
 
-    python market_data.py [A B] [--group-a 239.1.2.3] [--group-b 239.1.2.4] [--port 26400] [--seconds SECONDS]
+    python market_data.py [A B] [--group-a 239.1.2.3] [--group-b 239.1.2.4] [--port 26400] [--seconds 60]
 
 A and B are the interfaces on which the copies arrive, both the loopback by default. Datagrams are MoldUDP64 (Nasdaq).
 Prints the first copy of each message, each gap of a feed with its cause, what no feed had, and a summary at the end.
-It ends with the session. Try it with market_data_feed.py, which has the format, and sends.
+It ends with the session, or after --seconds. Try it with market_data_feed.py, which has the format, and sends.
 """
 
 import argparse
@@ -102,7 +102,7 @@ async def main() -> None:
     parser.add_argument("--group-a", default="239.1.2.3")
     parser.add_argument("--group-b", default="239.1.2.4")
     parser.add_argument("--port", type=int, default=26400)
-    parser.add_argument("--seconds", type=float, default=float("inf"), help="the longest time")
+    parser.add_argument("--seconds", type=float, default=60, help="how long to wait for the end; by default 60")
     parser.add_argument("--buffer", type=int, default=200_000, help="the receive buffer of each feed, in octets")
     options = parser.parse_args()
     feeds = [Feed("A", options.a, options.group_a), Feed("B", options.b, options.group_b)]

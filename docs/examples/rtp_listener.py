@@ -1,6 +1,6 @@
 """Join the RTP streams that are announced, and measure loss and jitter.
 
-    python rtp_listener.py [INTERFACE] [--seconds SECONDS] [--interval SECONDS]
+    python rtp_listener.py [INTERFACE] [--seconds 60] [--interval SECONDS]
 
 Finds the streams by SAP, as sap_browser.py does, on an interface, by default the loopback. Joins each from the sources
 that its description names. Prints sessions that begin and end, each gap in the sequence numbers, and every --interval
@@ -82,7 +82,7 @@ async def follow(interface: str, stream: Stream, interval: float) -> None:
 async def main() -> None:
     parser = argparse.ArgumentParser(description="Listen to the RTP streams that are announced.")
     parser.add_argument("interface", nargs="?", default="lo")
-    parser.add_argument("--seconds", type=float, default=float("inf"), help="how long to listen")
+    parser.add_argument("--seconds", type=float, default=60, help="how long to listen; by default 60")
     parser.add_argument("--interval", type=float, default=5, help="seconds from one report to the next")
     options = parser.parse_args()
     sessions: dict[bytes, trio.CancelScope] = {}

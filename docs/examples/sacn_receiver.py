@@ -1,6 +1,6 @@
 """Receive universes of streaming ACN (ANSI E1.31), the DMX512 of stage lighting over multicast.
 
-    python sacn_receiver.py [INTERFACE] [--universe N ...] [--seconds SECONDS]
+    python sacn_receiver.py [INTERFACE] [--universe N ...] [--seconds 60]
 
 Joins the group of each universe on an interface; by default universe 1 on the loopback. Prints each source that comes,
 stops or falls silent, how many of its packets are missing, and the levels of a universe when they change. Of several
@@ -107,7 +107,7 @@ async def main() -> None:
     parser = argparse.ArgumentParser(description="Receive universes of streaming ACN.")
     parser.add_argument("interface", nargs="?", default="lo")
     parser.add_argument("--universe", type=int, action="append", help="from 1 to 63999; may be repeated")
-    parser.add_argument("--seconds", type=float, default=float("inf"), help="how long to listen")
+    parser.add_argument("--seconds", type=float, default=60, help="how long to listen; by default 60")
     options = parser.parse_args()
     with trio.move_on_after(options.seconds):
         async with trio.open_nursery() as nursery:

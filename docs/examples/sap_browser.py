@@ -1,6 +1,6 @@
 """Show which multicast streams are announced by SAP (RFC 2974).
 
-    python sap_browser.py [INTERFACE] [--seconds SECONDS]
+    python sap_browser.py [INTERFACE] [--seconds 60]
 
 Joins both groups of SAP on an interface, by default the loopback. Prints each session once, with its IPv4 multicast
 streams over RTP, and again when it is deleted. Anybody can announce anything.
@@ -105,7 +105,7 @@ def show(announcement: Announcement) -> None:
 async def main() -> None:
     parser = argparse.ArgumentParser(description="Show which multicast streams are announced.")
     parser.add_argument("interface", nargs="?", default="lo")
-    parser.add_argument("--seconds", type=float, default=float("inf"), help="how long to listen")
+    parser.add_argument("--seconds", type=float, default=60, help="how long to listen; by default 60")
     options = parser.parse_args()
     with trio.move_on_after(options.seconds):
         await browse(options.interface, show)

@@ -1,6 +1,6 @@
 """Watch which router has a virtual address: VRRP, versions 2 and 3 (RFC 3768, RFC 5798).
 
-    python vrrp_listener.py [INTERFACE] [--seconds SECONDS]
+    python vrrp_listener.py [INTERFACE] [--seconds 60]
 
 Hears the advertisements on an interface, by default the loopback. Prints each new master with its priority and the
 virtual addresses, a master that resigns, and one that is silent for as long as a backup waits at most. Prints also what
@@ -97,7 +97,7 @@ class Watcher:
 async def main() -> None:
     parser = argparse.ArgumentParser(description="Watch the masters of VRRP.")
     parser.add_argument("interface", nargs="?", default="lo")
-    parser.add_argument("--seconds", type=float, default=float("inf"), help="how long to listen")
+    parser.add_argument("--seconds", type=float, default=60, help="how long to listen; by default 60")
     options = parser.parse_args()
     with trio.move_on_after(options.seconds):
         await Watcher().watch(options.interface)

@@ -86,7 +86,7 @@ class Master:
                 sync = self.message(0, number, 0 if self.two_step else now, correction=self.corrections[0])
                 await events.send_to(sync, (GROUP, 319))
                 if self.two_step:
-                    for each in (number - 1, number):  # The first one has a number that does not fit.
+                    for each in (number, number - 1):  # The second one has a number that does not fit.
                         time = now - SECOND * (each != number)
                         told = self.message(8, each & 0xFFFF, time, correction=self.corrections[1])
                         await general.send_to(told, (GROUP, 320))

@@ -87,8 +87,8 @@ async def main() -> None:
     options = parser.parse_args()
     sessions: dict[bytes, trio.CancelScope] = {}
 
-    async def run(announcement: Announcement) -> None:
-        with sessions[announcement.identity]:
+    async def run(announcement: Announcement, session: trio.CancelScope) -> None:
+        with session:
             async with trio.open_nursery() as streams:
                 for stream in announcement.streams:
                     streams.start_soon(follow, options.interface, stream, options.interval)
@@ -98,8 +98,8 @@ async def main() -> None:
         if announcement.is_deletion:
             sessions.pop(announcement.identity).cancel()
         else:
-            sessions[announcement.identity] = trio.CancelScope()
-            nursery.start_soon(run, announcement)
+            session = sessions[announcement.identity] = trio.CancelScope()
+            nursery.start_soon(run, announcement, session)
 
     with trio.move_on_after(options.seconds):
         async with trio.open_nursery() as nursery:

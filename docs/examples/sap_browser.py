@@ -73,7 +73,7 @@ def read_media(session: str, part: str) -> Stream | None:
     media, group = re.match(r"m=\w+ (\d+)\S* RTP/AVP (\d+)", part), find(r"^c=IN IP4 ([\d.]+)")
     if not media or not group or not IPv4Address(group[1]).is_multicast:
         return None
-    clock = find(rf"^a=rtpmap:{media[2]} [^/]+/(\d+)")
+    clock = find(rf"^a=rtpmap:{media[2]} [^/]+/([1-9]\d*)")
     sources = find(r"^a=source-filter: ?(incl|excl) IN IP4 \S+ ([\d. ]+)")  # RFC 4570 section 3
     make = SourceFilter.include if sources and sources[1] == "incl" else SourceFilter.exclude
     return Stream(

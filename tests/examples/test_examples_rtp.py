@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import shutil
 import struct
+import sys
 from ipaddress import IPv4Address
 from typing import TYPE_CHECKING, Final
 
 import pytest
 import trio
+import trio.testing
 
 from support.avahi import running
 from support.examples import example, is_member, module
 from support.wire import need_tshark, tshark
 from trio_ipv4 import open_udp
-from trio_ipv4.testing import open_lab, source_filters
+from trio_ipv4.testing import open_lab, simulate, source_filters
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -140,6 +142,24 @@ async def test_a_stream_that_nobody_can_join_ends_no_other(lab: Lab, eventually:
         await eventually(lambda: is_member(lab["a"], "en0", GROUP))
 
 
+async def test_a_session_may_be_deleted_at_once(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    listener = module(monkeypatch, "rtp_listener")
+    monkeypatch.setattr(sys, "argv", ["rtp_listener", "en0", "--seconds", "10"])
+    with simulate() as net:
+        link = net.link(latency=0.001)
+        for number, name in enumerate("ab", 1):
+            net.host(name).attach(link, "en0", f"198.18.0.{number}/24")
+        async with trio.open_nursery() as nursery, net["b"].call(open_udp) as conn:
+            conn.multicast_interface = "en0"
+            nursery.start_soon(net["a"].run, listener.main)
+            await trio.testing.wait_all_tasks_blocked()
+            for flags in (0x20, 0x24):
+                await conn.send_to(announcement(SDP.format(more=""), flags=flags), (SAP, 9875))
+    assert capsys.readouterr().out == f"Studio: {GROUP}:{PORT}, 8000 Hz, any source\nStudio: deleted\n"
+
+
 @pytest.mark.pure
 def test_an_announcement_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     browser = module(monkeypatch, "sap_browser")
@@ -155,6 +175,12 @@ def test_an_announcement_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
             "239.1.2.3:5004, 48000 Hz, exclude 192.0.2.1 192.0.2.2",
             "239.9.9.9:6000, 90000 Hz, exclude 192.0.2.1 192.0.2.2",
         ]
+
+
+@pytest.mark.pure
+def test_a_clock_that_stands_still_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = module(monkeypatch, "sap_browser").read(announcement(SDP.format(more="a=rtpmap:0 PCMU/0\r\n")))
+    assert [stream.clock for stream in found.streams] == [8000]
 
 
 @pytest.mark.pure

@@ -52,7 +52,6 @@ class Arbiter:
 
     def take(self, feed: Feed, number: int, message: bytes) -> None:
         """Take the first copy of a message, and ignore the second."""
-        self.expected = self.expected or number
         if number >= self.expected and number not in self.waiting:
             feed.first += 1
             self.waiting[number] = message
@@ -89,6 +88,7 @@ async def receive(feed: Feed, arbiter: Arbiter, port: int, buffer: int) -> None:
                 continue
             first, messages, feed.has_ended = found
             feed.note(range(first, first + len(messages)), datagram.control.drops or 0)
+            arbiter.expected = arbiter.expected or first  # What came before the first datagram is not missing.
             arbiter.end = max(arbiter.end, first + len(messages))
             for number, (sent_ns, message) in enumerate(messages, first):
                 feed.delays.append((datagram.control.timestamp_ns or 0) - sent_ns)

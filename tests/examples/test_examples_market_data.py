@@ -122,6 +122,18 @@ async def test_nonsense_ends_nothing(cables: Lab, eventually: Eventually) -> Non
             await receiver.line_with("8: b'fine'")
 
 
+async def test_what_came_before_the_first_datagram_is_not_missing(cables: Lab, eventually: Eventually) -> None:
+    _, group = FEEDS["A"]
+    async with running(example(cables["a"], "market_data", "en0", "en1")) as receiver:
+        await eventually(lambda: has_joined(cables))
+        async with cables["b"].call(open_udp) as conn:
+            conn.multicast_interface = "en0"
+            await conn.send_to(mold(1000), (group, PORT))  # A heartbeat.
+            await trio.sleep(0.3)  # The receiver's patience is 0.1.
+            await conn.send_to(mold(1000, b"text"), (group, PORT))
+            assert await receiver.line_with("") == "1000: b'text'"
+
+
 async def test_of_two_feeds_that_lose_a_tenth_almost_everything_arrives(
     monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock, capsys: pytest.CaptureFixture[str]
 ) -> None:

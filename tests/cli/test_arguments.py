@@ -56,6 +56,7 @@ GOOD = [
     (arguments.read_tos, "010", 10),
     (arguments.read_interface_name, "en0.5", "en0.5"),
     (arguments.read_interface_name, "enx" * 30, "enx" * 30),
+    (arguments.read_interface_name, "en\u20030", "en\u20030"),
     (arguments.within(1, 255), "1", 1),
     (arguments.within(1, 255), "255", 255),
 ]

@@ -202,9 +202,9 @@ def within(least: int, most: int) -> Callable[[str], int]:
 def read_interface_name(text: str) -> str:
     """Read the name of an interface, also an alternative one: up to 127 octets, without a slash or white space.
 
-    (`dev_valid_name` in net/core/dev.c; ALTIFNAMSIZ in linux/if.h.)
+    Other white space than ASCII's is allowed (`dev_valid_name` in net/core/dev.c; ALTIFNAMSIZ in linux/if.h.)
     """
-    if not 0 < len(os.fsencode(text)) < _ALTERNATIVE_NAME_SIZE or text in {".", ".."} or re.search(r"[/:\s]", text):
+    if not 0 < len(os.fsencode(text)) < _ALTERNATIVE_NAME_SIZE or text in {".", ".."} or re.search(r"(?a)[/:\s]", text):
         raise ValueError(f"must be the name of an interface, as en0, got {text!r}")
     return text
 

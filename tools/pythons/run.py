@@ -111,6 +111,8 @@ def run(root: Path, python: str, tests: list[str], workers: str) -> dict[str, An
     if about.returncode:
         return result | {"error": about.stderr.strip().splitlines()[-1]}
     report = inside / "report.xml"
+    written = root / report.relative_to("/")
+    written.unlink(missing_ok=True)  # An earlier run's.
     pytest = ["pytest", "-q", "-n", workers, "-p", "no:cacheprovider", "--timeout=300", "--timeout-method=thread"]
     options = [f"--junitxml={report}", f"--second-python={inside / 'left-out'}"]
     command = ["sh", "-c", 'cd "$0" && exec "$@"', str(inside / "source"), own, "-m", *pytest, *options, *tests]
@@ -118,7 +120,9 @@ def run(root: Path, python: str, tests: list[str], workers: str) -> dict[str, An
         # In CI, hypothesis sets no deadlines: PyPy compiles while a test runs.
         environment = ["env", "TRIO_IPV4_REQUIRE_LAB=1", "CI=true", *command]
         subprocess.run(enter(root, environment), stdout=output, stderr=subprocess.STDOUT, check=False)
-    return result | json.loads(about.stdout) | counted((root / report.relative_to("/")).read_bytes())
+    if not written.exists():
+        return result | {"error": f"pytest wrote no report: see {outside / 'output'}"}
+    return result | json.loads(about.stdout) | counted(written.read_bytes())
 
 
 def requirements() -> list[str]:

@@ -58,8 +58,6 @@ SPELLINGS = {
     r"~?trio_ipv4\._watch\.InterfaceWatch": "~contextlib.AbstractAsyncContextManager"
     "[~collections.abc.AsyncIterator[~trio_ipv4.InterfaceChange]]",
     r"\bMemberships\b": "PacketConn | RawConn",
-    r"\bPredicate\b": "Callable[[Interface], bool]",
-    r"\bHandler\b": "Callable[[PacketConn, Interface], Awaitable[object]]",
     r"<function (\w+)>": "...",  # The default is a function that has no public name; the text says what it does.
     r"<(\w+)\.(\w+)\|(\w+): \d+>": r"\1.\2 | \1.\3",
 }

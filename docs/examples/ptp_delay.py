@@ -19,9 +19,8 @@ from trio_ipv4 import ControlFlags, PacketConn, Timestamping, open_udp
 GROUP, EVENTS, GENERAL = "224.0.1.129", 319, 320  # IEEE 1588 annex C
 SYNC, DELAY_REQ, FOLLOW_UP, DELAY_RESP, ANNOUNCE = 0x0, 0x1, 0x8, 0x9, 0xB  # The type of a message.
 TWO_STEP, PTP_TIMESCALE = 0x0200, 0x0008  # Flags: a Follow_Up has the time; times are TAI, not UTC.
-HEADER = struct.Struct(
-    "!BBHBxHq4x10sHBb"
-)  # Type, version, length; domain, flags, correction; source, number, two more.
+# Type, version, length; domain, flags, correction; source, number, two more.
+HEADER = struct.Struct("!BBHBxHq4x10sHBb")
 TIME = struct.Struct("!HII")  # 48 bits of seconds, 32 of nanoseconds.
 
 

@@ -52,8 +52,9 @@ def read(payload: bytes) -> Announcement | None:
     sdp = content if content.startswith(b"v=0") else content.partition(b"\0")[2]  # Its media type may come first.
     text = sdp.decode(errors="replace").replace("\r\n", "\n")
     try:
-        name = re.search(r"^s=(.*)", text, re.MULTILINE)
-        return Announcement(payload[2:8], bool(payload[0] & DELETION), name[1] if name else "?", read_sdp(text))
+        found = re.search(r"^s=(.*)", text, re.MULTILINE)
+        name = "".join(filter(str.isprintable, found[1])) if found else "?"  # Nothing that commands the terminal.
+        return Announcement(payload[2:8], bool(payload[0] & DELETION), name, read_sdp(text))
     except ValueError:  # An address that is none.
         return None
 

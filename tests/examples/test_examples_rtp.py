@@ -178,6 +178,12 @@ def test_an_announcement_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.pure
+def test_a_name_can_t_command_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    odd = SDP.format(more="").replace("Studio", "\x1b[31mStüdio\x07")
+    assert module(monkeypatch, "sap_browser").read(announcement(odd)).name == "[31mStüdio"
+
+
+@pytest.mark.pure
 def test_a_clock_that_stands_still_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     found = module(monkeypatch, "sap_browser").read(announcement(SDP.format(more="a=rtpmap:0 PCMU/0\r\n")))
     assert [stream.clock for stream in found.streams] == [8000]

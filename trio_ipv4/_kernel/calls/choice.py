@@ -24,7 +24,8 @@ class Implementation:
 
     Args:
         way: `"compiled"`: recvmmsg(2) and sendmmsg(2), from C. `"ctypes"`: the same calls, from Python.
-            `"one by one"`: a call for each datagram. The results are the same; the cost is not.
+            `"one by one"`: a call for each datagram. The results are the same; the cost is not. A sandbox that lacks
+            the calls shows only when they are made: then each datagram has its own, and this does not tell.
         reason: Why there is no compiled part, and how to get it, where that can be had; `None` if there is one.
     """
 

@@ -117,7 +117,7 @@ def run(root: Path, python: str, tests: list[str], workers: str) -> dict[str, An
     options = [f"--junitxml={report}", f"--second-python={inside / 'left-out'}"]
     command = ["sh", "-c", 'cd "$0" && exec "$@"', str(inside / "source"), own, "-m", *pytest, *options, *tests]
     with (outside / "output").open("w") as output:
-        # In CI, hypothesis sets no deadlines: PyPy compiles while a test runs.
+        # In CI, hypothesis tries the same examples each time.
         environment = ["env", "TRIO_IPV4_REQUIRE_LAB=1", "CI=true", *command]
         subprocess.run(enter(root, environment), stdout=output, stderr=subprocess.STDOUT, check=False)
     if not written.exists():

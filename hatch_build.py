@@ -40,8 +40,7 @@ class CompileHook(BuildHookInterface[Any]):
         except Exception as error:  # A compiler's failure has no class of its own.
             self.app.display_warning(f"trio-ipv4 stays pure Python: {error}")
             if beside and beside.exists():
-                # It is not ours to delete: another Python's editable installation of this checkout may use it.
-                self.app.display_warning(f"{COMPILED} is left as it is, as another installation may have made it")
+                leave(beside, Path(self.root) / ROOM / SOURCE)
             return
         if beside:
             replace(beside, made)
@@ -79,6 +78,16 @@ def compile_in(directory: Path, source: Path) -> Path:
     command.ensure_finalized()
     command.run()
     return Path(command.get_ext_fullpath("_mmsg"))
+
+
+def leave(beside: Path, source: Path) -> None:
+    """Leave the compiled part that is there, unless it is older than its source.
+
+    Another Python's editable installation of this checkout may use it. But what was made from another source may have
+    another layout in memory.
+    """
+    if beside.stat().st_mtime < source.stat().st_mtime:
+        beside.unlink()
 
 
 def replace(beside: Path, made: Path) -> None:

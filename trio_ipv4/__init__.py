@@ -220,6 +220,9 @@ else:
         """Look up `__version__` when it is asked for: `importlib.metadata` takes long to import."""
         if name != "__version__":
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        from importlib.metadata import version  # noqa: PLC0415
+        from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415
 
-        return version("trio-ipv4")
+        try:
+            return version("trio-ipv4")
+        except PackageNotFoundError:
+            raise AttributeError("trio_ipv4 is not installed, so it has no __version__") from None

@@ -40,8 +40,8 @@ def read(payload: bytes, universe: int) -> Packet | None:
     if len(payload) < PACKET.size:
         return None
     preamble, _, root, source, _, framing, name, *rest = PACKET.unpack_from(payload)
-    priority, _, sequence, options, number, _, setting, *_, count, start_code = rest
-    if (preamble, root, framing, setting) != KNOWN or number != universe or start_code or options & PREVIEW:
+    priority, _, sequence, options, number, _, layer, *_, count, start_code = rest
+    if (preamble, root, framing, layer) != KNOWN or number != universe or start_code or not count or options & PREVIEW:
         return None
     text = name.partition(b"\0")[0].decode(errors="replace")
     return Packet(source, text, priority, sequence, bool(options & TERMINATED), payload[PACKET.size :][: count - 1])

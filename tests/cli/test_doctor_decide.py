@@ -170,7 +170,7 @@ def test_who_holds_the_port_here_is_named_beside_the_program_elsewhere() -> None
     nobody = attrs.evolve(MEMBER, members=())
     verdict = judge(nobody, wire(flow()), taken, there, facts.Sockets(phase="joined", sockets=(proxy,)))
     assert verdict.code == "other-network-namespace"
-    assert "In this one docker-proxy (pid 12) has port 5000 open, too." in verdict.evidence
+    assert "In this one port 5000 is held by docker-proxy (pid 12)." in verdict.evidence
     assert any("nsenter --target 31 --net trio-ipv4 doctor 239.1.2.3:5000 --pid 31" in cure for cure in verdict.fix)
 
 

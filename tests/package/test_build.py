@@ -112,6 +112,14 @@ class TestNothingIsCompiled:
         assert (folder / COMPILED).read_bytes() == OTHERS
 
 
+def test_an_editable_installation_does_not_keep_what_is_older_than_its_source(tmp_path: Path) -> None:
+    folder = checkout(tmp_path / "source")
+    (folder / COMPILED).write_bytes(OTHERS)
+    os.utime(folder / COMPILED, (1, 1))
+    build(folder, "editable", CC="false")
+    assert not (folder / COMPILED).exists()
+
+
 def test_an_editable_installation_replaces_the_compiled_part_in_one_step(tmp_path: Path) -> None:
     folder = checkout(tmp_path / "source")
     (folder / COMPILED).write_bytes(OTHERS)

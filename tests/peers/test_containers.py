@@ -12,20 +12,18 @@ import pytest
 import trio
 
 from support import capabilities
+from support.traffic import heard
 from trio_ipv4 import follow_group, interfaces, open_ip, open_raw, open_udp
 from trio_ipv4.testing import open_lab
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from trio_ipv4 import PacketConn
     from trio_ipv4.testing import Lab, LabHost
 
 pytestmark = pytest.mark.usefixtures("needs_lab")
 
 GROUP, PORT = "239.1.2.3", 5000
-SOON = 0.5
-"""Seconds: what passes takes a thousandth of it."""
 NAT = (
     "add table ip nat; add chain ip nat post { type nat hook postrouting priority 100; }; "
     "add rule ip nat post ip saddr 172.17.0.0/16 oifname != docker0 masquerade"
@@ -57,15 +55,6 @@ async def send(host: LabHost, interface: str, payload: bytes) -> None:
     async with host.call(open_udp) as conn:
         conn.multicast_interface, conn.multicast_ttl = interface, 8
         await conn.send_to(payload, (GROUP, PORT))
-
-
-async def heard(conn: PacketConn) -> list[bytes]:
-    payloads = []
-    with trio.move_on_after(SOON) as silence:
-        async for datagram in conn:
-            payloads.append(datagram.payload)
-            silence.deadline = trio.current_time() + SOON
-    return payloads
 
 
 async def test_a_container_on_a_bridge_hears_the_bridge_and_not_the_network_outside(bridged: Lab) -> None:

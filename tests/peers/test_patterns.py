@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 import trio
+import trio.testing
 
+from support import traffic
 from trio_ipv4 import open_udp
 from trio_ipv4.testing import open_lab
 
@@ -61,12 +63,7 @@ async def send_all(host: LabHost) -> None:
 
 
 async def heard(conn: PacketConn) -> list[str]:
-    payloads = []
-    with trio.move_on_after(SOON) as silence:
-        async for datagram in conn:
-            payloads.append(datagram.payload.decode())
-            silence.deadline = trio.current_time() + SOON
-    return payloads
+    return [payload.decode() for payload in await traffic.heard(conn, SOON)]
 
 
 async def test_one_connection_hears_the_pairs_that_it_joined_and_no_others(

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 import pytest
 import trio
 
+from support.traffic import heard
 from trio_ipv4 import InputRoute, input_route, open_ip, open_udp
 from trio_ipv4.testing import igmp_groups, open_lab
 
@@ -31,8 +32,6 @@ pytestmark = pytest.mark.usefixtures("needs_lab")
 HOW_TO: Final = Path(__file__).parents[2] / "docs/how-to"
 GROUP, PORT = "239.1.2.3", 5000
 SEARCHED: Final = ("239.255.255.250", 1900)
-SOON: Final = 0.5
-"""Seconds: an answer in the lab takes a thousandth of it. Only tests of silence wait that long."""
 
 
 def rules(kind: str) -> str:
@@ -81,16 +80,6 @@ def pair(lab: Lab) -> tuple[LabHost, LabHost]:
 
 def on_en0(host: LabHost, port: int = 0) -> PacketConn:
     return host.call(open_udp, "0.0.0.0", port, interface="en0")
-
-
-async def heard(conn: PacketConn) -> list[bytes]:
-    """Return what arrives, up to a silence."""
-    payloads = []
-    with trio.move_on_after(SOON) as silence:
-        async for datagram in conn:
-            payloads.append(datagram.payload)
-            silence.deadline = trio.current_time() + SOON
-    return payloads
 
 
 def query(lab: Lab) -> None:

@@ -59,7 +59,7 @@ def prepare(folder: Path) -> None:
     policy.chmod(0o755)
     suites = "".join(f"deb-src {MIRROR} {suite} main\n" for suite in SOURCE_SUITES)
     (folder / "etc/apt/sources.list").write_text(f"deb {MIRROR} sid main\n{suites}")
-    for settings in Path("/etc/apt/apt.conf.d").glob("99*"):  # This machine's own.
+    for settings in Path("/etc/apt/apt.conf.d").iterdir():  # How this machine reaches a mirror.
         (folder / "etc/apt/apt.conf.d" / settings.name).write_bytes(settings.read_bytes())
     install = f"apt-get install -qq --no-install-recommends {' '.join(PACKAGES)} $({PYTHONS})"
     script = f"export DEBIAN_FRONTEND=noninteractive; apt-get update -qq && {install}"

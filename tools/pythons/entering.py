@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 SHARED = ("/etc/pip.conf", "/etc/resolv.conf", "/etc/ssl/certs/ca-certificates.crt", "/etc/xdg/pip")
@@ -16,12 +17,13 @@ def enter(root: Path, command: list[str]) -> list[str]:
     """
     if root == Path("/"):
         return command
-    steps = [f"mount --rbind '{root}' '{root}'"]
-    steps += [f"mount --rbind /{name} '{root}/{name}'" for name in ("proc", "sys", "dev")]
+    new = shlex.quote(str(root))
+    steps = [f"mount --rbind {new} {new}"]
+    steps += [f"mount --rbind /{name} {new}/{name}" for name in ("proc", "sys", "dev")]
     for shared in SHARED:
         if Path(shared).exists():
             make = "mkdir -p" if Path(shared).is_dir() else "touch"
-            target = f"'{root}{shared}'"
-            steps += [f"mkdir -p '{root}{Path(shared).parent}'", f"{make} {target}", f"mount --bind {shared} {target}"]
-    steps += [f"cd '{root}'", "pivot_root . .", "umount -l .", "cd /", 'exec "$@"']
+            steps += [f"mkdir -p {new}{Path(shared).parent}", f"{make} {new}{shared}"]
+            steps.append(f"mount --bind {shared} {new}{shared}")
+    steps += [f"cd {new}", "pivot_root . .", "umount -l .", "cd /", 'exec "$@"']
     return ["unshare", "--mount", "--propagation=private", "sh", "-c", " && ".join(steps), "sh", *command]

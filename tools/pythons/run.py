@@ -30,8 +30,8 @@ PROJECT = Path(__file__).parents[2]
 COPIED = ("tests", "tools", "docs", "pyproject.toml", "README.md", "hatch_build.py", "noxfile.py", "CHANGELOG.md")
 LEFT_OUT = {"atheris", "coverage", "zeroconf"}
 """What only tests need that a second Python need not run. Not every Python can install it."""
-INSIDE = Path("/tmp/trio-ipv4-pythons")
-"""Where all is done, on this machine or in a chroot."""
+INSIDE = Path("/var/lib/trio-ipv4-pythons")
+"""Where all is done, on this machine or in a chroot. Nobody but root can have made it."""
 NAMES = ("usr/bin/python3.[0-9]*", "usr/bin/pypy3", "opt/*/bin/python3.[0-9]*")
 ABOUT = """
 import json, platform, sys, trio_ipv4

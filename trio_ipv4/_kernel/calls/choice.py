@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, Final, Literal, final
 
 import attrs
 
@@ -29,7 +29,7 @@ class Implementation:
         reason: Why there is no compiled part, and how to get it, where that can be had; `None` if there is one.
     """
 
-    way: str
+    way: Literal["compiled", "ctypes", "one by one"]
     reason: str | None = None
 
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from trio_ipv4._cli.merge import Filter
 
 _finding: Final = functools.partial(found, where=Where.PROGRAM)
+_NOBODY: Final = "In this one nobody has the port open."
 
 _BINDINGS: Final = frozenset(
     {"ipv6-only-socket", "socket-is-connected", "bound-to-another-address", "bound-to-another-interface"}
@@ -196,7 +197,7 @@ def _open_elsewhere(view: View, program: Program | None) -> Iterator[Finding]:
                 f"{each.name} (pid {each.pid}) has port {view.question.port} open in another network namespace{member}."
             )
             holders = listed({_name_of(each) for each in _listed(view) if each.port == view.question.port})
-            here = f"In this one {holders or 'nobody'} has port {view.question.port} open{', too' * bool(holders)}."
+            here = f"In this one port {view.question.port} is held by {holders}." if holders else _NOBODY
             others = () if its else ("not-a-member",)
             cure = _there(view, each.pid)
             yield _finding("other-network-namespace", said, here, sure=its, others=others, cure=cure)

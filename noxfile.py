@@ -20,7 +20,9 @@ HERE = Path(__file__).parent
 RESULTS = HERE / ".nox" / "results"
 HTML = HERE / "docs" / "_build" / "html"
 PROJECT = nox.project.load_toml("pyproject.toml")
-PYTHONS = nox.project.python_versions(PROJECT)
+CLASSIFIED = nox.project.python_versions(PROJECT)
+REQUIRED = ("3.11", "3.12", "3.13")
+"""In CI these have to be there. Of the other Pythons that the package is for, those are taken that there are."""
 
 EPOCH = {"SOURCE_DATE_EPOCH": os.environ.get("SOURCE_DATE_EPOCH", "1700000000")}
 """The time that files in distributions have, so that building them again gives the same octets."""
@@ -36,8 +38,9 @@ WHEELS = {
 # pyenv's shims find only the versions that are set as global; the others, behind them on the path, are as good.
 PYENV = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"), "versions")
 os.environ["PATH"] = os.pathsep.join(
-    [os.environ["PATH"], *(str(path) for version in PYTHONS for path in PYENV.glob(f"{version}.*/bin"))]
+    [os.environ["PATH"], *(str(path) for version in CLASSIFIED for path in PYENV.glob(f"{version}.*/bin"))]
 )
+PYTHONS = [version for version in CLASSIFIED if version in REQUIRED or shutil.which(f"python{version}")]
 
 
 @nox.session(python=PYTHONS)

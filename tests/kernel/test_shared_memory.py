@@ -43,8 +43,8 @@ def through(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def script(body: str, through: str = "compiled") -> list[str]:
-    """Return the command that runs a script in a process of its own."""
+def script(body: str, through: str | None = None) -> list[str]:
+    """Return the command that runs a script in a process of its own: by the way that is installed, or by another."""
     path = [str(Path(trio_ipv4.__file__).parents[1]), *filter(None, sys.path)]
     code = f"""
 import sys
@@ -53,7 +53,8 @@ import json, mmap, os, trio
 from trio_ipv4 import *
 from trio_ipv4._kernel.calls import mmsg
 from support import systems
-systems.use({through!r})
+if {through!r}:
+    systems.use({through!r})
 {textwrap.dedent(body)}
 """
     return [sys.executable, "-W", "error", "-c", code]

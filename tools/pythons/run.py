@@ -69,8 +69,10 @@ def find(names: list[str]) -> list[tuple[Path, str]]:
     for name in names:
         if Path(name).is_dir():
             root = Path(name).absolute()
-            paths = sorted(path for pattern in NAMES for path in root.glob(pattern))
-            found += [(root, f"/{path.relative_to(root)}") for path in paths if "config" not in path.name]
+            paths = sorted(path for pattern in NAMES for path in root.glob(pattern) if "config" not in path.name)
+            # One Python may have several names, as python3.13 and python3.13t.
+            named = {path.stat().st_ino: path for path in reversed(paths)}
+            found += [(root, f"/{path.relative_to(root)}") for path in sorted(named.values())]
         elif (command := shutil.which(name)) is not None:
             found.append((Path("/"), command))
         else:

@@ -279,7 +279,7 @@ def pythons(session: nox.Session) -> None:
     As root. A folder is one that tools/pythons/chroot.py made. Without a Python, the page is written anew from what
     was run before.
     """
-    results = HERE / ".nox" / "pythons"
+    results = HERE / ".nox" / "results-of-pythons"  # Not .nox/pythons: that is this session's environment.
     session.run("python", "tools/pythons/run.py", str(results), *session.posargs)
 
 

@@ -314,7 +314,7 @@ async def test_headers_do_not_come_from_udp() -> None:
 
 async def test_an_ssl_stream_is_not_its_transport() -> None:
     async with tcp() as (_, client):
-        stream = trio.SSLStream(client, ssl.create_default_context())
+        stream = trio.SSLStream(client, ssl.create_default_context(), server_hostname="localhost")
         with pytest.raises(TypeError, match=r"pass a trio\.SocketStream"):
             Conn(stream)  # type: ignore[arg-type]
 

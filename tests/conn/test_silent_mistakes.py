@@ -219,7 +219,7 @@ async def test_a_stream_or_listener_of_another_kind_says_which_part_to_pass() ->
         with pytest.raises(TypeError, match=r"pass listener\.socket"):
             Conn(listeners[0])  # type: ignore[arg-type]
         with pytest.raises(TypeError, match=r"trio\.SocketStream, the transport_stream below TLS"):
-            Conn(trio.SSLStream(stream, ssl.create_default_context()))  # type: ignore[arg-type]
+            Conn(trio.SSLStream(stream, ssl.create_default_context(), server_hostname="localhost"))  # type: ignore[arg-type]
 
 
 async def test_what_is_no_datagram_is_not_sent_and_says_what_is() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Literal, final
+from typing import TYPE_CHECKING, Final, final
 
 import attrs
 
@@ -29,7 +29,7 @@ class Implementation:
         reason: Why there is no compiled part, and how to get it, where that can be had; `None` if there is one.
     """
 
-    way: Literal["compiled", "ctypes", "one by one"]
+    way: str
     reason: str | None = None
 
 

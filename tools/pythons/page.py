@@ -107,6 +107,8 @@ def _details(ran: list[dict[str, Any]], results: list[dict[str, Any]]) -> str:
     for each in ran:
         if each["tests"] != ["tests"]:
             lines.append(f"- {python_of(each)}: only {', '.join(f'`{path}`' for path in each['tests'])}.")
+        if each.get("stopped"):
+            lines.append(f"- {python_of(each)}: the run was stopped before its end, so these are the tests until then.")
         names = sorted({name.split("[")[0].removeprefix("tests.") for name in each["failed"]})
         if names:
             lines.append(f"- {python_of(each)}: failed {', '.join(f'`{name}`' for name in names)}.")

@@ -28,6 +28,8 @@ from page import WAYS, write_page
 
 PROJECT = Path(__file__).parents[2]
 COPIED = ("tests", "tools", "docs", "pyproject.toml", "README.md", "hatch_build.py", "noxfile.py", "CHANGELOG.md")
+INTERRUPTED = 2
+"""pytest.ExitCode.INTERRUPTED"""
 LEFT_OUT = {"atheris", "coverage", "zeroconf"}
 """What only tests need that a second Python need not run. Not every Python can install it."""
 INSIDE = Path("/var/lib/trio-ipv4-pythons")
@@ -121,7 +123,8 @@ def run(root: Path, python: str, tests: list[str], workers: str) -> dict[str, An
     with (outside / "output").open("w") as output:
         # In CI, hypothesis tries the same examples each time.
         environment = ["env", "TRIO_IPV4_REQUIRE_LAB=1", "CI=true", *command]
-        subprocess.run(enter(root, environment), stdout=output, stderr=subprocess.STDOUT, check=False)
+        done = subprocess.run(enter(root, environment), stdout=output, stderr=subprocess.STDOUT, check=False)
+    result["stopped"] = done.returncode == INTERRUPTED
     if not written.exists():
         return result | {"error": f"pytest wrote no report: see {outside / 'output'}"}
     return result | json.loads(about.stdout) | counted(written.read_bytes())

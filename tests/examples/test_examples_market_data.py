@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import socket
 import struct
@@ -21,9 +22,11 @@ from trio_ipv4 import Header, open_udp
 from trio_ipv4.testing import simulate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Iterator
 
     from conftest import Eventually
+    from support.avahi import Program
+    from trio_ipv4 import PacketConn
     from trio_ipv4.testing import Lab
 
 PORT: Final = 26400
@@ -86,52 +89,53 @@ async def test_each_feed_fills_the_gaps_of_the_other(cables: Lab, eventually: Ev
         assert await receiver.line_with("both") == "both: 16 messages, 2 lost"
 
 
+@contextlib.asynccontextmanager
+async def receiving(cables: Lab, eventually: Eventually) -> AsyncIterator[tuple[Program, PacketConn]]:
+    """Let the example receive on `a`, and return it with a connection that sends on feed A from `b`."""
+    async with running(example(cables["a"], "market_data", "en0", "en1")) as receiver:
+        await eventually(lambda: has_joined(cables))
+        async with cables["b"].call(open_udp) as conn:
+            conn.multicast_interface = "en0"
+            yield receiver, conn
+
+
 async def test_what_this_host_dropped_is_told_apart_from_what_the_network_lost(
     cables: Lab, eventually: Eventually
 ) -> None:
     _, group = FEEDS["A"]
-    async with running(example(cables["a"], "market_data", "en0", "en1")) as receiver:
-        await eventually(lambda: has_joined(cables))
-        async with cables["b"].call(open_udp) as conn:
-            conn.multicast_interface = "en0"
-            await conn.send_to(mold(1, b"first"), (group, PORT))
-            await receiver.line_with("1: b'first'")
-            receiver.send_signal(signal.SIGSTOP)
-            await conn.send_batch_to([mold(number, b"burst") for number in range(2, 3002)], (group, PORT))
-            await eventually(lambda: receive_queue(cables, group)[1] > 0)
-            receiver.send_signal(signal.SIGCONT)
-            await eventually(lambda: receive_queue(cables, group)[0] == 0)
-            _, drops = receive_queue(cables, group)
-            await conn.send_to(mold(3002, b"after"), (group, PORT))
-            line = await receiver.line_with("A: no ")
-            assert line == f"A: no {3002 - drops} to 3001, this host dropped {drops} datagrams meanwhile"
-            assert await receiver.line_with("no feed had") == f"no feed had {3002 - drops} to 3001"
-            await conn.send_to(mold(3004, b"end"), (group, PORT))
-            assert await receiver.line_with("A: no ") == "A: no 3003 to 3003, lost on the way"
+    async with receiving(cables, eventually) as (receiver, conn):
+        await conn.send_to(mold(1, b"first"), (group, PORT))
+        await receiver.line_with("1: b'first'")
+        receiver.send_signal(signal.SIGSTOP)
+        await conn.send_batch_to([mold(number, b"burst") for number in range(2, 3002)], (group, PORT))
+        await eventually(lambda: receive_queue(cables, group)[1] > 0)
+        receiver.send_signal(signal.SIGCONT)
+        await eventually(lambda: receive_queue(cables, group)[0] == 0)
+        _, drops = receive_queue(cables, group)
+        await conn.send_to(mold(3002, b"after"), (group, PORT))
+        line = await receiver.line_with("A: no ")
+        assert line == f"A: no {3002 - drops} to 3001, this host dropped {drops} datagrams meanwhile"
+        assert await receiver.line_with("no feed had") == f"no feed had {3002 - drops} to 3001"
+        await conn.send_to(mold(3004, b"end"), (group, PORT))
+        assert await receiver.line_with("A: no ") == "A: no 3003 to 3003, lost on the way"
 
 
 async def test_nonsense_ends_nothing(cables: Lab, eventually: Eventually) -> None:
     _, group = FEEDS["A"]
-    async with running(example(cables["a"], "market_data", "en0", "en1")) as receiver:
-        await eventually(lambda: has_joined(cables))
-        async with cables["b"].call(open_udp) as conn:
-            conn.multicast_interface = "en0"
-            for payload in (b"", b"x", mold(1, b"cut")[:-5], mold(7, b"text")[:-12]):
-                await conn.send_to(payload, (group, PORT))
-            await conn.send_to(mold(8, b"fine"), (group, PORT))
-            await receiver.line_with("8: b'fine'")
+    async with receiving(cables, eventually) as (receiver, conn):
+        for payload in (b"", b"x", mold(1, b"cut")[:-5], mold(7, b"text")[:-12]):
+            await conn.send_to(payload, (group, PORT))
+        await conn.send_to(mold(8, b"fine"), (group, PORT))
+        await receiver.line_with("8: b'fine'")
 
 
 async def test_what_came_before_the_first_datagram_is_not_missing(cables: Lab, eventually: Eventually) -> None:
     _, group = FEEDS["A"]
-    async with running(example(cables["a"], "market_data", "en0", "en1")) as receiver:
-        await eventually(lambda: has_joined(cables))
-        async with cables["b"].call(open_udp) as conn:
-            conn.multicast_interface = "en0"
-            await conn.send_to(mold(1000), (group, PORT))  # A heartbeat.
-            await trio.sleep(0.3)  # The receiver's patience is 0.1.
-            await conn.send_to(mold(1000, b"text"), (group, PORT))
-            assert await receiver.line_with("") == "1000: b'text'"
+    async with receiving(cables, eventually) as (receiver, conn):
+        await conn.send_to(mold(1000), (group, PORT))  # A heartbeat.
+        await trio.sleep(0.3)  # The receiver's patience is 0.1.
+        await conn.send_to(mold(1000, b"text"), (group, PORT))
+        assert await receiver.line_with("") == "1000: b'text'"
 
 
 async def test_of_two_feeds_that_lose_a_tenth_almost_everything_arrives(

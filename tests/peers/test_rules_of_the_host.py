@@ -5,6 +5,7 @@ The rules are read from the pages, and taken by the kernel of a host in a lab.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import itertools
 import re
@@ -21,7 +22,7 @@ from trio_ipv4 import InputRoute, input_route, open_ip, open_udp
 from trio_ipv4.testing import igmp_groups, open_lab
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
 
     from conftest import Eventually
     from trio_ipv4 import PacketConn
@@ -267,6 +268,14 @@ async def test_the_greater_setting_counts_as_the_page_has_it(asymmetric: tuple[L
     assert {name: max(pair) for pair, name in table.items()} == NAMES
 
 
+@contextlib.asynccontextmanager
+async def far_and_near(a: LabHost, b: LabHost) -> AsyncIterator[tuple[PacketConn, PacketConn]]:
+    """Let `a` send from an address that `b` has another way to, and `b` be a member."""
+    async with a.call(open_udp, "203.0.113.1") as far, on_en0(b, PORT) as near, near.joined("en0", GROUP):
+        far.multicast_interface = "en0"
+        yield far, near
+
+
 @pytest.mark.parametrize("cure", ["route", "loose", "off"])
 async def test_each_cure_of_the_page_cures(asymmetric: tuple[LabHost, LabHost], cure: str) -> None:
     a, b = asymmetric
@@ -276,8 +285,7 @@ async def test_each_cure_of_the_page_cures(asymmetric: tuple[LabHost, LabHost], 
         "198.18.7.0/24", "203.0.113.1/32"
     )
     filter_by(b, 1, 0)
-    async with a.call(open_udp, "203.0.113.1") as far, on_en0(b, PORT) as conn, conn.joined("en0", GROUP):
-        far.multicast_interface = "en0"
+    async with far_and_near(a, b) as (far, conn):
         await far.send_to(b"before", (GROUP, PORT))
         shell(b, script)
         await far.send_to(b"after", (GROUP, PORT))
@@ -288,8 +296,7 @@ async def test_loose_needs_some_route(asymmetric: tuple[LabHost, LabHost]) -> No
     a, b = asymmetric
     filter_by(b, 0, 2)
     b.ip("route", "del", "203.0.113.0/24")
-    async with a.call(open_udp, "203.0.113.1") as far, on_en0(b, PORT) as conn, conn.joined("en0", GROUP):
-        far.multicast_interface = "en0"
+    async with far_and_near(a, b) as (far, conn):
         await far.send_to(b"before", (GROUP, PORT))
         b.ip("route", "add", "default", "dev", "en1")
         await far.send_to(b"after", (GROUP, PORT))
@@ -301,8 +308,7 @@ async def test_a_default_route_by_that_interface_satisfies_a_strict_filter(asymm
     filter_by(b, 1, 1)
     b.ip("route", "del", "203.0.113.0/24")
     b.ip("route", "add", "default", "dev", "en0")
-    async with a.call(open_udp, "203.0.113.1") as far, on_en0(b, PORT) as conn, conn.joined("en0", GROUP):
-        far.multicast_interface = "en0"
+    async with far_and_near(a, b) as (far, conn):
         await far.send_to(b"x", (GROUP, PORT))
         assert (await conn.receive()).payload == b"x"
 
@@ -310,8 +316,7 @@ async def test_a_default_route_by_that_interface_satisfies_a_strict_filter(asymm
 async def test_the_counter_that_the_page_names_counts(asymmetric: tuple[LabHost, LabHost]) -> None:
     a, b = asymmetric
     filter_by(b, 1, 0)
-    async with a.call(open_udp, "203.0.113.1") as far, on_en0(b, PORT) as conn, conn.joined("en0", GROUP):
-        far.multicast_interface = "en0"
+    async with far_and_near(a, b) as (far, _):
         for _ in range(3):
             await far.send_to(b"x", (GROUP, PORT))
         assert re.search(r"TcpExtIPReversePathFilter +3 ", shell(b, "nstat -asz TcpExtIPReversePathFilter"))
@@ -324,8 +329,7 @@ async def test_a_rule_of_the_firewall_does_the_same_and_no_setting_shows_it(
     rule = "fib saddr . iif oif missing drop"
     assert f"`{rule}`" in (HOW_TO / "reverse-path-filter.md").read_text(encoding="utf-8")
     shell(b, f"nft 'add table t; add chain t c {{ type filter hook prerouting priority raw; }}; add rule t c {rule}'")
-    async with a.call(open_udp, "203.0.113.1") as far, on_en0(b, PORT) as conn, conn.joined("en0", GROUP):
-        far.multicast_interface = "en0"
+    async with far_and_near(a, b) as (far, conn):
         await far.send_to(b"x", (GROUP, PORT))
         assert await heard(conn) == []
         assert b.call(input_route, "en0", "203.0.113.1", GROUP) is InputRoute.LOCAL

@@ -33,14 +33,15 @@ class CompileHook(BuildHookInterface[Any]):
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         # An editable installation finds it beside its source; a wheel has it from elsewhere, and leaves the tree alone.
-        beside = Path(self.root) / ROOM / COMPILED if version == "editable" else None
+        room = Path(self.root) / ROOM
+        beside = room / COMPILED if version == "editable" else None
         self.compiled_in = tempfile.mkdtemp()
         try:
-            made = compile_in(Path(self.compiled_in), Path(self.root) / ROOM / SOURCE)
+            made = compile_in(Path(self.compiled_in), room / SOURCE)
         except Exception as error:  # A compiler's failure has no class of its own.
             self.app.display_warning(f"trio-ipv4 stays pure Python: {error}")
             if beside and beside.exists():
-                leave(beside, Path(self.root) / ROOM / SOURCE)
+                leave(beside, room / SOURCE)
             return
         if beside:
             replace(beside, made)

@@ -49,16 +49,26 @@ class HostMembership:
 
 
 class MembershipChangeKind(enum.Enum):
-    """The kinds of change of the groups that an interface is in."""
+    """The kinds of change of the groups that an interface is in (RTNLGRP_IPV4_MCADDR, linux/rtnetlink.h)."""
 
     JOINED = "joined"
+    """The interface is in the group now: it has its first member (RTM_NEWMULTICAST)."""
     LEFT = "left"
+    """The interface is no longer in the group: its last member has left (RTM_DELMULTICAST)."""
 
 
 @final
 @attrs.frozen(init=False)
 class MembershipChange:
-    """An interface that joined a group, for its first member, or left one, after its last."""
+    """An interface that joined a group, for its first member, or left one, after its last: see `watch_memberships`.
+
+    Args:
+        kind: Which of the two.
+        membership: The interface, the group, and for how many seconds it had been in it.
+
+    Raises:
+        TypeError: An argument is of another type.
+    """
 
     kind: MembershipChangeKind
     membership: HostMembership

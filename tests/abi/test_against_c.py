@@ -35,6 +35,7 @@ INCLUDES = """
 #include <linux/net_tstamp.h>
 #include <linux/icmp.h>
 #include <linux/netlink.h>
+#include <linux/poll.h>
 #include <linux/udp.h>
 """
 COMPILER = os.environ.get("CC", "cc")
@@ -88,6 +89,7 @@ def claims(platform: Platform) -> list[str]:
         f"sizeof(struct sock_extended_err) + sizeof(struct sockaddr_in) == {structs.EXTENDED_ERROR_SIZE}",
         f"sizeof(struct scm_timestamping64) == {structs.SCM_TIMESTAMPING_SIZE}",
         f"MSG_ERRQUEUE == {platform.number('MSG_ERRQUEUE')}",
+        f"POLLRDHUP == {platform.number('POLLRDHUP')}",
         "sizeof(struct sock_filter) == 8",
         "sizeof(struct icmp_filter) == 4",
         "MSG_TRUNC == 0x20 && MSG_CTRUNC == 8 && MSG_DONTWAIT == 0x40",

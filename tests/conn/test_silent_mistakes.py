@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import gc
 import inspect
 import socket
@@ -314,7 +315,7 @@ def test_every_name_of_a_public_signature_can_be_imported() -> None:
 MADE_BY_METHODS = (trio_ipv4.Batches, trio_ipv4.InterfaceWatch, Membership)
 """Classes that nobody else makes, so that their constructors are no public signatures."""
 KNOWN = {
-    *vars(typing), *dir(__builtins__), *__builtins__, "Callable", "Awaitable", "Iterable", "Sequence", "Mapping",
+    *vars(typing), *vars(builtins), "Callable", "Awaitable", "Iterable", "Sequence", "Mapping",
     "Collection", "Self", "Final", "TracebackType", "ValueT", "SocketType", "SocketStream", "TaskStatus", "Nursery",
     "lowlevel", "socket", "abc", "KeyT", "MadeT", "ClosableT",
     "IntegerOption", "BoolOption",  # Rows of options. Those who use them see an int and a bool.

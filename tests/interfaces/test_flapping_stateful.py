@@ -13,7 +13,6 @@ import random
 import socket
 import threading
 import time
-import tracemalloc
 import warnings
 from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 import hypothesis
+import pytest
 import trio
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -345,6 +345,7 @@ def test_whatever_happens_memberships_and_handlers_are_right() -> None:
 
 async def test_a_storm_of_ten_thousand_changes(eventually: Eventually) -> None:
     """Nothing is forgotten, nothing is left behind, and nothing piles up."""
+    tracemalloc = pytest.importorskip("tracemalloc", reason="PyPy lacks it", exc_type=ImportError)
     chance = random.Random(6)
     names = [f"n{index}" for index in range(10, 14)]
     ip(*(f"link add {name} index {name[1:]} type bridge mcast_snooping 0" for name in names))

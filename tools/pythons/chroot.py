@@ -17,7 +17,6 @@ from pathlib import Path
 from entering import enter
 
 HERE = Path(__file__).parent
-MIRROR = "http://deb.debian.org/debian"
 SOURCE_SUITES = ("sid", "forky", "trixie")
 PACKAGES = (
     "build-essential", "ca-certificates", "gcc", "iproute2", "libbz2-dev", "libc6-dev", "libffi-dev", "liblzma-dev",
@@ -29,7 +28,7 @@ PYTHONS = "apt-cache pkgnames | grep -xE '(python3[.][0-9]+|pypy3)-(venv|dev)'"
 BUILD = """
 set -e
 mkdir -p /opt/source && cd /opt/source
-apt-get source -qq --download-only python{version}={package}
+apt-get source -qq --tar-only python{version}={package}
 tar -xf python{version}_*.orig.tar.xz
 cd Python-{version}.*
 ./configure -q --disable-gil --prefix=/opt/python{version}t --with-ensurepip=install --disable-test-modules
@@ -45,10 +44,11 @@ def main() -> None:
     options = parser.parse_args()
     folder: Path = options.folder.absolute()
     if not (folder / "usr/bin").is_dir():
-        subprocess.run(["debootstrap", "--variant=minbase", "sid", folder, MIRROR], check=True)
-        prepare(folder)
-    for version in options.free_threaded:
-        build(folder, version)
+        subprocess.run(["debootstrap", "--variant=minbase", "sid", folder], check=True)
+    prepare(folder)
+    missing = [version for version in options.free_threaded if not build(folder, version)]
+    if missing:
+        sys.exit(f"no source could be had and compiled of Python {', '.join(missing)}")
 
 
 def prepare(folder: Path) -> None:
@@ -57,17 +57,20 @@ def prepare(folder: Path) -> None:
     policy = folder / "usr/sbin/policy-rc.d"
     policy.write_text("#!/bin/sh\nexit 101\n")
     policy.chmod(0o755)
-    suites = "".join(f"deb-src {MIRROR} {suite} main\n" for suite in SOURCE_SUITES)
-    (folder / "etc/apt/sources.list").write_text(f"deb {MIRROR} sid main\n{suites}")
+    listed = folder / "etc/apt/sources.list"
+    binaries = listed.read_text().splitlines()[0]  # "deb", the mirror that debootstrap took, "sid main".
+    sources = [binaries.replace("deb ", "deb-src ").replace(" sid ", f" {suite} ") for suite in SOURCE_SUITES]
+    listed.write_text("".join(f"{line}\n" for line in (binaries, *sources)))
     for settings in Path("/etc/apt/apt.conf.d").iterdir():  # How this machine reaches a mirror.
         (folder / "etc/apt/apt.conf.d" / settings.name).write_bytes(settings.read_bytes())
     install = f"apt-get install -qq --no-install-recommends {' '.join(PACKAGES)} $({PYTHONS})"
     script = f"export DEBIAN_FRONTEND=noninteractive; apt-get update -qq && {install}"
-    subprocess.run(enter(folder, ["sh", "-c", script]), check=True)
+    # Its package of certificates puts a new file in the place of the shared one. While that is mounted, it can't.
+    subprocess.run(enter(folder, ["sh", "-c", script], shared=["/etc/resolv.conf"]), check=True)
 
 
-def build(folder: Path, version: str) -> None:
-    """Compile a free-threaded Python from the newest source of this version that can be downloaded."""
+def build(folder: Path, version: str) -> bool:
+    """Compile a free-threaded Python from the first source of this version that can be downloaded; tell whether."""
     listed = subprocess.run(
         enter(folder, ["apt-cache", "showsrc", "--only-source", f"python{version}"]),
         capture_output=True,
@@ -75,11 +78,8 @@ def build(folder: Path, version: str) -> None:
         check=True,
     )
     packages = [line.split()[1] for line in listed.stdout.splitlines() if line.startswith("Version:")]
-    for package in packages:
-        script = BUILD.format(version=version, package=package)
-        if subprocess.run(enter(folder, ["sh", "-c", script]), check=False).returncode == 0:
-            return
-    sys.exit(f"no source of python{version} could be had and compiled: tried {', '.join(packages) or 'none'}")
+    scripts = (BUILD.format(version=version, package=package) for package in packages)
+    return any(subprocess.run(enter(folder, ["sh", "-c", each]), check=False).returncode == 0 for each in scripts)
 
 
 if __name__ == "__main__":

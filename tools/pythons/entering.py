@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 SHARED = ("/etc/pip.conf", "/etc/resolv.conf", "/etc/ssl/certs/ca-certificates.crt", "/etc/xdg/pip")
 """What a command there shares with this machine: how it reaches package indexes. Nothing of it is copied."""
 
 
-def enter(root: Path, command: list[str]) -> list[str]:
+def enter(root: Path, command: list[str], shared: Sequence[str] = SHARED) -> list[str]:
     """Return what runs a command with another folder as its root, in a mount namespace of its own.
 
     The machine's /proc is bound there, not mounted anew: a new mount of it would share its options with the machine's.
@@ -20,10 +24,9 @@ def enter(root: Path, command: list[str]) -> list[str]:
     new = shlex.quote(str(root))
     steps = [f"mount --rbind {new} {new}"]
     steps += [f"mount --rbind /{name} {new}/{name}" for name in ("proc", "sys", "dev")]
-    for shared in SHARED:
-        if Path(shared).exists():
-            make = "mkdir -p" if Path(shared).is_dir() else "touch"
-            steps += [f"mkdir -p {new}{Path(shared).parent}", f"{make} {new}{shared}"]
-            steps.append(f"mount --bind {shared} {new}{shared}")
+    for path in map(Path, shared):
+        if path.exists():
+            make = "mkdir -p" if path.is_dir() else "touch"
+            steps += [f"mkdir -p {new}{path.parent}", f"{make} {new}{path}", f"mount --bind {path} {new}{path}"]
     steps += [f"cd {new}", "pivot_root . .", "umount -l .", "cd /", 'exec "$@"']
     return ["unshare", "--mount", "--propagation=private", "sh", "-c", " && ".join(steps), "sh", *command]

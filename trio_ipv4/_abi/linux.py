@@ -87,6 +87,7 @@ _CONTROL: Final[Mapping[str, tuple[int, int]]] = {
 _NUMBERS: Final[Mapping[str, int]] = {
     "rtnetlink": 16,  # AF_NETLINK, linux/socket.h. Its protocol, NETLINK_ROUTE, is 0 (linux/netlink.h).
     "MSG_ERRQUEUE": 0x2000,  # linux/socket.h
+    "POLLRDHUP": 0x2000,  # asm-generic/poll.h. PyPy's `select` lacks it.
     # linux/net_tstamp.h
     "SOF_TIMESTAMPING_TX_HARDWARE": 1 << 0,
     "SOF_TIMESTAMPING_TX_SOFTWARE": 1 << 1,

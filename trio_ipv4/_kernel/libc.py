@@ -40,11 +40,17 @@ def getsockopt(descriptor: int, level: int, name: int, value: bytes) -> bytes:
     Raises:
         OSError: The kernel refused.
     """
-    buffer = ctypes.create_string_buffer(value, len(value))
+    buffer, start = memory_with(value)
     size = ctypes.c_uint32(len(value))  # socklen_t
-    if _libc().getsockopt(descriptor, level, name, buffer, ctypes.byref(size)) != 0:
+    if _libc().getsockopt(descriptor, level, name, ctypes.c_void_p(start), ctypes.byref(size)) != 0:
         raise last_error()
-    return buffer.raw[: size.value]
+    return bytes(buffer[: size.value])
+
+
+def memory_with(octets: bytes) -> tuple[bytearray, int]:
+    """Return memory that holds a copy of some octets, at least one, and its address."""
+    memory = bytearray(octets)  # PyPy fills ctypes' own buffers one octet at a time.
+    return memory, ctypes.addressof(ctypes.c_char.from_buffer(memory))
 
 
 def last_error() -> OSError:

@@ -143,11 +143,12 @@ class NativeSocket:
         self.handle.connect(address)
 
     def is_shut_down(self) -> bool:
-        if not hasattr(select, "POLLRDHUP"):
+        shut_down = self.system.platform.numbers.get("POLLRDHUP", 0)
+        if not shut_down:
             return False
         poll = select.poll()
-        poll.register(self.fileno(), select.POLLRDHUP)
-        return any(events & select.POLLRDHUP for _, events in poll.poll(0))
+        poll.register(self.fileno(), shut_down)
+        return any(events & shut_down for _, events in poll.poll(0))
 
     def receiver(self) -> Receiver:
         return self.system.calls.receiver()

@@ -141,9 +141,9 @@ class _Headers:
                 self._laid_out = len(first)
             return None
         self._laid_out = None
-        apart = ctypes.create_string_buffer(b"".join(controls))
+        apart, start = libc.memory_with(b"".join(controls))
         lengths = list(map(len, controls))
-        self._lay_out(itertools.accumulate(lengths, initial=ctypes.addressof(apart)), lengths)
+        self._lay_out(itertools.accumulate(lengths, initial=start), lengths)
         return apart
 
     def _lay_out(self, starts: Iterable[int], lengths: Iterable[int]) -> None:

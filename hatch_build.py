@@ -39,9 +39,9 @@ class CompileHook(BuildHookInterface[Any]):
         try:
             made = compile_in(Path(self.compiled_in), room / SOURCE)
         except Exception as error:  # A compiler's failure has no class of its own.
-            self.app.display_warning(f"trio-ipv4 stays pure Python: {error}")
-            if beside and beside.exists():
-                leave(beside, room / SOURCE)
+            left = beside is not None and leave(beside, room / SOURCE)
+            here = f"; {COMPILED}, from another installation of this checkout, stays" if left else ""
+            self.app.display_warning(f"trio-ipv4 stays pure Python: {error}{here}")
             return
         if beside:
             replace(beside, made)
@@ -81,14 +81,15 @@ def compile_in(directory: Path, source: Path) -> Path:
     return Path(command.get_ext_fullpath("_mmsg"))
 
 
-def leave(beside: Path, source: Path) -> None:
-    """Leave the compiled part that is there, unless it is older than its source.
+def leave(beside: Path, source: Path) -> bool:
+    """Leave the compiled part that is there, unless it is older than its source; tell whether there is one now.
 
     Another Python's editable installation of this checkout may use it. But what was made from another source may have
     another layout in memory.
     """
-    if beside.stat().st_mtime < source.stat().st_mtime:
+    if beside.exists() and beside.stat().st_mtime < source.stat().st_mtime:
         beside.unlink()
+    return beside.exists()
 
 
 def replace(beside: Path, made: Path) -> None:

@@ -26,6 +26,7 @@ from trio_ipv4._conn.packet import PacketConn as PacketConn
 from trio_ipv4._conn.raw import RawConn as RawConn
 from trio_ipv4._conn.traffic import Batches as Batches
 from trio_ipv4._conn.where import InterfacePredicate as InterfacePredicate
+from trio_ipv4._conn.where import can_hear_multicast as can_hear_multicast
 from trio_ipv4._errors import CappedBufferWarning as CappedBufferWarning
 from trio_ipv4._errors import DeafMembershipWarning as DeafMembershipWarning
 from trio_ipv4._errors import MembershipWarning as MembershipWarning
@@ -189,6 +190,7 @@ __all__ = [
     "Timestamping",
     "UnreachableCode",
     "UnsupportedError",
+    "can_hear_multicast",
     "follow_group",
     "host_memberships",
     "implementation",

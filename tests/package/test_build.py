@@ -104,20 +104,26 @@ class TestNothingIsCompiled:
             assert COMPILED.as_posix() not in archive.namelist()
 
     def test_an_editable_installation_keeps_what_another_compiled(
-        self, tmp_path: Path, python: str, env: dict[str, str]
+        self, tmp_path: Path, python: str, env: dict[str, str], capfd: pytest.CaptureFixture[str]
     ) -> None:
         folder = checkout(tmp_path / "source")
         (folder / COMPILED).write_bytes(OTHERS)
         build(folder, "editable", python=python, **env)
         assert (folder / COMPILED).read_bytes() == OTHERS
+        assert f"{COMPILED.name}, from another installation of this checkout, stays" in capfd.readouterr().err
 
 
-def test_an_editable_installation_does_not_keep_what_is_older_than_its_source(tmp_path: Path) -> None:
+def test_an_editable_installation_does_not_keep_what_is_older_than_its_source(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     folder = checkout(tmp_path / "source")
     (folder / COMPILED).write_bytes(OTHERS)
     os.utime(folder / COMPILED, (1, 1))
     build(folder, "editable", CC="false")
     assert not (folder / COMPILED).exists()
+    told = capfd.readouterr().err
+    assert "trio-ipv4 stays pure Python: " in told
+    assert COMPILED.name not in told
 
 
 def test_an_editable_installation_replaces_the_compiled_part_in_one_step(tmp_path: Path) -> None:

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from trio_ipv4 import Header
 
 
+FLAGS = {"False": "0", "True": "1"}
+
+
 def summed(octets: bytes) -> bytes:
     """Fill in the checksum of a message, by RFC 1071's own way: add up words, fold the carries, invert."""
     blank = octets[:2] + b"\0\0" + octets[4:]
@@ -52,4 +55,6 @@ def tshark(capture: Path, *arguments: str) -> str:
 def fields_of(capture: Path, fields: Iterable[str], *arguments: str) -> list[list[str]]:
     """Return these fields of each packet."""
     words = [word for field in fields for word in ("-e", field)]
-    return [line.split("\t") for line in tshark(capture, *arguments, "-T", "fields", *words).splitlines()]
+    # Wireshark 4.6 prints a flag as False or True, 4.0 as 0 or 1.
+    rows = tshark(capture, *arguments, "-T", "fields", *words).splitlines()
+    return [[FLAGS.get(field, field) for field in row.split("\t")] for row in rows]

@@ -36,12 +36,15 @@ INSIDE = Path("/var/lib/trio-ipv4-pythons")
 """Where all is done, on this machine or in a chroot. Nobody but root can have made it."""
 NAMES = ("usr/bin/python3.[0-9]*", "usr/bin/pypy3", "opt/*/bin/python3.[0-9]*")
 ABOUT = """
-import json, platform, sys, trio_ipv4
+import glob, json, platform, subprocess, sys, trio_ipv4
 how = trio_ipv4.implementation()
 libc = platform.libc_ver()
+if libc[0] not in ("glibc", "musl"):  # Python knows musl since 3.14.
+    told = subprocess.run(glob.glob("/lib/ld-musl-*")[0], stderr=subprocess.PIPE, text=True).stderr
+    libc = "musl", told.split("Version ")[1].split()[0]
 print(json.dumps({
     "implementation": platform.python_implementation(), "version": platform.python_version(),
-    "free_threaded": "free-threading" in sys.version, "libc": list(libc), "machine": platform.machine(),
+    "free_threaded": "free-threading" in sys.version, "libc": libc, "machine": platform.machine(),
     "linux": platform.release().split("-")[0], "way": how.way, "reason": how.reason, "of": trio_ipv4.__version__,
 }))
 """
@@ -134,7 +137,8 @@ def requirements() -> list[str]:
     """Return what the package and its tests need."""
     told = tomllib.loads((PROJECT / "pyproject.toml").read_text())
     wanted = [*told["project"]["dependencies"], *told["project"]["optional-dependencies"]["cli"]]
-    wanted += [each for each in told["dependency-groups"]["test"] if isinstance(each, str)]
+    for each in told["dependency-groups"]["test"]:
+        wanted += [each] if isinstance(each, str) else told["dependency-groups"][each["include-group"]]
     return [each for each in wanted if re.split(r"[^\w-]", each)[0] not in LEFT_OUT]
 
 

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from support.records import Kept
 from support.terminal import on_terminal
-from trio_ipv4._cli import diag, foreign, groups, netlink, processes
+from trio_ipv4._cli import diag, foreign, groups, netlink, pidfd, processes
 from trio_ipv4._cli.groups import report, witness
 from trio_ipv4._cli.groups.records import GroupListed, NobodyThere, ProcessShown, SocketShown, Summary
 from trio_ipv4._cli.kernel_tables import read_groups, read_source_counts
@@ -712,7 +712,7 @@ def test_the_summary_of_none_seen() -> None:
 
 
 def test_where_the_kernel_lets_nobody_be_asked_no_capability_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(foreign, "_PIDFD_GETFD", 9999)  # No system call has this number: ENOSYS.
+    monkeypatch.setattr(pidfd, "_PIDFD_GETFD", 9999)  # No system call has this number: ENOSYS.
     with joined((GROUP, LO)):
         summary = look(GROUP).summary
     assert (summary.unseen, summary.needs, summary.can_ask) == (1, (), False)

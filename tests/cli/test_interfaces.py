@@ -135,7 +135,7 @@ def test_in_a_pipe_each_change_is_one_line() -> None:
 
 
 def test_a_time_alone_means_to_watch() -> None:
-    done = subprocess.run([*COMMAND, "--for", "50ms", "--json"], capture_output=True, text=True, check=False)
+    done = subprocess.run([*COMMAND, "--for", "2s", "--json"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert [json.loads(line)["event"] for line in done.stdout.splitlines()] == ["interface_change"]
 
@@ -183,7 +183,7 @@ def test_a_name_that_is_no_text_is_shown() -> None:
 
 
 def test_a_plain_user_may_look(as_nobody: AsNobody) -> None:
-    argv = as_nobody([*COMMAND, "--for", "50ms", "--json"])
+    argv = as_nobody([*COMMAND, "--for", "2s", "--json"])
     done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=DEADLINE)
     assert (done.returncode, done.stderr) == (0, "")
     assert json.loads(done.stdout)["name"] == "lo"

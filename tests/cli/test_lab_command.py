@@ -551,7 +551,7 @@ async def test_a_command_that_can_t_be_watched_is_killed(monkeypatch: pytest.Mon
         begun.append(pid)
         raise OSError(24, "Too many open files")
 
-    monkeypatch.setattr(running.os, "pidfd_open", refuse)
+    monkeypatch.setattr(running, "pidfd_open", refuse)
     monkeypatch.setattr(trio._subprocess, "can_try_pidfd_open", False)
     with pytest.raises(BaseExceptionGroup) as caught:
         await hold.main(Collected(), Plan(on=(HostCommand("a", "sleep 1000"),)))

@@ -311,7 +311,7 @@ def in_a_child(script: str) -> list[str]:
     """Run a script in an interpreter of its own, and return the lines that it prints."""
     # What the user nobody may not read, because Python is in another user's home, is imported before.
     code = f"""
-import encodings.ascii, os, sys
+import encodings.ascii, gc, os, sys
 sys.path[:] = {[path for path in sys.path if path]!r}
 import trio
 from trio_ipv4 import open_ip, open_raw, open_udp
@@ -332,6 +332,7 @@ SHOW = """
     except OSError as error:
         print(type(error).__name__, error.errno)
         print(error.strerror)
+        gc.collect()  # PyPy closes nothing before.
         print(len(os.listdir("/proc/self/fd")) - before)
 """
 

@@ -66,7 +66,12 @@ def on_terminal(argv: Sequence[str], *, columns: int = 80, env: Mapping[str, str
     process = subprocess.Popen(
         argv,
         env=settings,
-        preexec_fn=lambda: os.login_tty(own),  # noqa: PLW1509  # Only system calls.
+        stdin=own,
+        stdout=own,
+        stderr=own,
+        start_new_session=True,
+        # As os.login_tty does, which PyPy lacks: the session's terminal is this one.
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509  # Only a system call.
     )
     os.close(own)
     try:

@@ -120,9 +120,7 @@ def run() -> None:
     status: int | None = Status.FAILED
     words = lab.divide(sys.argv[1:])
     try:
-        if not words or words[0] in app.help_flags:
-            _import_all()
-        status = app(words, exit_on_error=False, print_error=False, result_action="return_value")
+        status = _call(words)
     except* CycloptsError as errors:
         status = Status.USAGE
         for error in _leaves(errors):
@@ -140,6 +138,17 @@ def run() -> None:
         traceback.print_exception(errors)
         _tell("this is a fault in trio-ipv4. Please report it, with the lines above")
     sys.exit(status or Status.DONE)
+
+
+def _call(words: list[str]) -> int | None:
+    if not words or words[0] in app.help_flags:
+        _import_all()
+    try:
+        status: int | None = app(words, exit_on_error=False, print_error=False, result_action="return_value")
+    except KeyboardInterrupt as interrupt:
+        # PyPy's `except*` makes an ExceptionGroup of it, and fails, since it is no Exception.
+        raise BaseExceptionGroup("Ctrl-C", [interrupt]) from None
+    return status
 
 
 def _import_all() -> None:

@@ -23,12 +23,11 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 from trio_ipv4._cli.merge import Filter
+from trio_ipv4._cli.pidfd import pidfd_getfd, pidfd_open
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_PIDFD_GETFD: Final = 438
-"""Its number on every architecture but Alpha (asm-generic/unistd.h), since Linux 5.6."""
 _SO_MEMINFO: Final = 55  # asm-generic/socket.h
 _MEMORY: Final = struct.Struct("=9I")
 _RMEM: Final = 0  # linux/sock_diag.h: SK_MEMINFO_RMEM_ALLOC, and those below
@@ -61,14 +60,12 @@ def duplicate(pid: int, number: int, inode: int | None) -> Iterator[socket.socke
         inode: The socket's. `None`: whichever socket it is.
 
     Raises:
-        OSError: EPERM: not allowed. ENOSYS: an older kernel, or a sandbox. ESRCH, EBADF: the process is gone, or the
-            descriptor, or it is another socket by now. ENOTSOCK: it is none.
+        OSError: EPERM: not allowed. ENOSYS: an older kernel, a sandbox, or PyPy. ESRCH, EBADF: the process is gone, or
+            the descriptor, or it is another socket by now. ENOTSOCK: it is none.
     """
-    process = os.pidfd_open(pid)
+    process = pidfd_open(pid)
     try:
-        descriptor = _libc().syscall(_PIDFD_GETFD, process, number, 0)
-        if descriptor < 0:
-            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+        descriptor = pidfd_getfd(process, number)
     finally:
         os.close(process)
     try:

@@ -157,7 +157,7 @@ class Summary(Sentence):
 
     def _why(self) -> str:
         if not self.can_ask:
-            return ": this kernel, or a sandbox, lets no socket be asked (pidfd_getfd(2), Linux 5.6)."
+            return ": this kernel, a sandbox, or PyPy lets no socket be asked (pidfd_getfd(2), Linux 5.6)."
         if not self.needs:
             return ": they are the kernel's own, or processes outside this PID namespace."
         hidden = f"{_processes(self.unreadable)} could not be looked into" if self.unreadable else ""

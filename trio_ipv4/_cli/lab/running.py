@@ -17,6 +17,7 @@ import trio
 
 from trio_ipv4._cli.lab.lines import Lines
 from trio_ipv4._cli.lab.records import ErrorLine, Exited, Line
+from trio_ipv4._cli.pidfd import pidfd_open
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -55,7 +56,7 @@ async def run_on(
     by_itself = False
     try:
         # Readable when the process has ended. It is not reaped then, so the number of its group is still its own.
-        ended = os.pidfd_open(process.pid)
+        ended = pidfd_open(process.pid)
         try:
             async with _guarded(process.pid):
                 try:

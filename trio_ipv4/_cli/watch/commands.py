@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, final
 
 import trio
 
+from trio_ipv4._cli.pidfd import pidfd_open
 from trio_ipv4._cli.watch.records import CommandTold, Member
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ class Commands:
             return
         try:
             # Readable when the process has ended. It is not reaped then, so the number of its group is still its own.
-            ended = os.pidfd_open(process.pid)
+            ended = pidfd_open(process.pid)
             try:
                 await trio.lowlevel.wait_readable(ended)
             finally:

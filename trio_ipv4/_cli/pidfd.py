@@ -1,0 +1,47 @@
+"""Processes by a descriptor, whose numbers can't come to mean others: pidfd_open(2), pidfd_getfd(2)."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import functools
+import os
+import sys
+from typing import Final
+
+_PIDFD_OPEN: Final = 434
+_PIDFD_GETFD: Final = 438
+"""Their numbers on every architecture but Alpha (asm-generic/unistd.h), since Linux 5.3 and 5.6."""
+
+
+def pidfd_open(pid: int) -> int:
+    """Return a descriptor for a process, which is readable when the process has ended. PyPy's `os` lacks this.
+
+    Raises:
+        OSError: The process is gone (ESRCH); an older kernel, or a sandbox (ENOSYS, EPERM).
+    """
+    return _call(_PIDFD_OPEN, pid, 0)
+
+
+def pidfd_getfd(process: int, descriptor: int) -> int:
+    """Return a duplicate of a process's descriptor.
+
+    Raises:
+        OSError: EPERM: not allowed. ENOSYS: an older kernel, a sandbox, or PyPy. EBADF: there is no such descriptor.
+    """
+    if sys.implementation.name == "pypy":
+        # Its socket(fileno=...) makes the socket block, for the process that has it, too.
+        raise OSError(errno.ENOSYS, "PyPy can't look at another process's socket and leave it as it is")
+    return _call(_PIDFD_GETFD, process, descriptor, 0)
+
+
+def _call(*arguments: int) -> int:
+    descriptor: int = _libc().syscall(*arguments)
+    if descriptor < 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    return descriptor
+
+
+@functools.cache
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)

@@ -27,7 +27,8 @@ The library receives and sends batches in one of three ways:
 
 They differ in what [a batch costs](../explanation/performance.md#what-the-compiled-part-is-worth), and in nothing else.
 A compiled part that does not fit this Python is passed over. `trio-ipv4 --version` names the way, and says how to get
-the compiled part where it is missing. A program asks:
+the compiled part where it is missing. On PyPy, the commands `groups` and `doctor` ask no socket of another process,
+because PyPy can't do that without changing it. A program asks:
 
 ```{{eval-rst}}
 .. currentmodule:: trio_ipv4
@@ -56,8 +57,8 @@ Not run by this session:
 
 {missing}
 
-`nox -s tests` runs CPython 3.11, 3.12 and 3.13 at every change, whether or not they stand here. Debian, from which the
-newer Pythons come, links all of them to glibc.
+`nox -s tests` runs CPython 3.11, 3.12 and 3.13 at every change, whether or not they stand here. A free-threaded Python,
+and one that is linked to musl, were compiled from Debian's sources by `tools/pythons/chroot.py`.
 """
 
 

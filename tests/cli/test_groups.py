@@ -720,6 +720,14 @@ def test_where_the_kernel_lets_nobody_be_asked_no_capability_is_named(monkeypatc
     assert "lets no socket be asked (pidfd_getfd(2), Linux 5.6)" in summary.text()
 
 
+def test_pypy_asks_no_socket_because_it_would_make_the_owners_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.implementation, "name", "pypy")
+    with joined((GROUP, LO)):
+        summary = look(GROUP).summary
+    assert (summary.unseen, summary.can_ask) == (1, False)
+    assert "PyPy lets no socket be asked" in summary.text()
+
+
 def test_a_duplicate_that_is_no_socket_any_more_is_closed(tmp_path: Path) -> None:
     with (tmp_path / "file").open("w") as file:
         before = sorted(Path("/proc/self/fd").iterdir())

@@ -1,4 +1,7 @@
-"""Processes by a descriptor, whose numbers can't come to mean others: pidfd_open(2), pidfd_getfd(2)."""
+"""Processes by a descriptor (pidfd_open(2), pidfd_getfd(2)).
+
+A number comes to mean another process once its own has ended. A descriptor doesn't.
+"""
 
 from __future__ import annotations
 

@@ -332,8 +332,10 @@ SHOW = """
     except OSError as error:
         print(type(error).__name__, error.errno)
         print(error.strerror)
-        gc.collect()  # PyPy closes nothing before.
-        print(len(os.listdir("/proc/self/fd")) - before)
+    else:
+        sys.exit()
+    gc.collect()  # PyPy closes nothing before, and nothing that a traceback holds.
+    print(len(os.listdir("/proc/self/fd")) - before)
 """
 
 

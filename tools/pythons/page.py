@@ -45,7 +45,7 @@ because PyPy can't do that without changing it. A program asks:
 
 ## What was run
 
-`nox -s pythons` installs the package under each Python and runs its tests, without those that a kernel or another
+`nox -s pythons` installs the wheel that fits each Python, and runs the tests, without those that a kernel or another
 program decides whatever the Python. A test for which the way matters runs once by each way. The cells give the number
 of tests that passed, and of those that failed, if any did. A dash stands for a way that this Python does not have.
 
@@ -65,7 +65,8 @@ and one that is linked to musl, were compiled from Debian's sources by `tools/py
 def write_page(results: list[dict[str, Any]]) -> str:
     """Return the page."""
     ran = sorted((each for each in results if "ways" in each), key=_order)
-    rows = ["| Python | libc | Linux | date | any way | " + " | ".join(WAYS) + " |", "|---" * (5 + len(WAYS)) + "|"]
+    titles = ("Python", "libc", "wheel", "Linux", "date", "any way", *WAYS)
+    rows = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
     rows += [_row(each) for each in ran]
     return PAGE.format(table="\n".join(rows), details=_details(ran, results), missing=_missing(ran))
 
@@ -91,7 +92,7 @@ def _order(result: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def _row(result: dict[str, Any]) -> str:
-    cells = [python_of(result), " ".join(result["libc"]), result["linux"], result["date"]]
+    cells = [python_of(result), " ".join(result["libc"]), f"`{result['wheel']}`", result["linux"], result["date"]]
     cells += [_cell(result["ways"][way]) for way in ("any", *WAYS)]
     return "| " + " | ".join(cells) + " |"
 

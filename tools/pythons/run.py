@@ -1,10 +1,10 @@
 """Run the tests under every Python that is found, keep what came out, and write docs/reference/pythons.md.
 
-    python tools/pythons/run.py RESULTS [--tests PATH ...] [PYTHON | FOLDER ...]
+    python tools/pythons/run.py RESULTS [--wheels FOLDER] [--tests PATH ...] [PYTHON | FOLDER ...]
 
 A folder is one that chroot.py makes; every Python in it is taken. Each Python gets a virtual environment. The package
-is installed there from source, and its tests run against what was installed, as under a second Python
-(tests/conftest.py).
+is installed there from the wheel that fits, of those that `nox -s wheels -- FOLDER` made, or else from source. Its
+tests run against what was installed, as under a second Python (tests/conftest.py).
 A test that takes the ways to call the kernel runs once by each: its name tells which. RESULTS keeps one JSON file for
 each Python; without a Python, only the page is written anew.
 """
@@ -36,16 +36,18 @@ INSIDE = Path("/var/lib/trio-ipv4-pythons")
 """Where all is done, on this machine or in a chroot. Nobody but root can have made it."""
 NAMES = ("usr/bin/python3.[0-9]*", "usr/bin/pypy3", "opt/*/bin/python3.[0-9]*")
 ABOUT = """
-import glob, json, platform, subprocess, sys, trio_ipv4
+import glob, importlib.metadata, json, platform, subprocess, sys, trio_ipv4
 how = trio_ipv4.implementation()
 libc = platform.libc_ver()
 if libc[0] not in ("glibc", "musl"):  # Python knows musl since 3.14.
     told = subprocess.run(glob.glob("/lib/ld-musl-*")[0], stderr=subprocess.PIPE, text=True).stderr
     libc = "musl", told.split("Version ")[1].split()[0]
+wheel = importlib.metadata.distribution("trio-ipv4").read_text("WHEEL")
 print(json.dumps({
     "implementation": platform.python_implementation(), "version": platform.python_version(),
     "free_threaded": "free-threading" in sys.version, "libc": libc, "machine": platform.machine(),
     "linux": platform.release().split("-")[0], "way": how.way, "reason": how.reason, "of": trio_ipv4.__version__,
+    "wheel": [line.split()[1] for line in wheel.splitlines() if line.startswith("Tag:")][0],
 }))
 """
 
@@ -57,11 +59,12 @@ def main() -> None:
     parser.add_argument("pythons", nargs="*")
     parser.add_argument("--tests", nargs="+", default=["tests"], metavar="PATH")
     parser.add_argument("--workers", default="2")
+    parser.add_argument("--wheels", type=Path, metavar="FOLDER")
     options = parser.parse_args()
     options.results.mkdir(parents=True, exist_ok=True)
     for root, python in find(options.pythons):
         print(f"{python} in {root}", flush=True)
-        result = run(root, python, options.tests, options.workers)
+        result = run(root, python, options.tests, options.workers, options.wheels)
         (options.results / f"{name_of(root, python)}.json").write_text(json.dumps(result, indent=1))
         print({key: result[key] for key in ("ways", "failed", "error") if key in result}, flush=True)
     results = [json.loads(path.read_text()) for path in sorted(options.results.glob("*.json"))]
@@ -89,7 +92,7 @@ def name_of(root: Path, python: str) -> str:
     return re.sub(r"[^\w.]+", "-", f"{python} in {root}").strip("-")
 
 
-def run(root: Path, python: str, tests: list[str], workers: str) -> dict[str, Any]:
+def run(root: Path, python: str, tests: list[str], workers: str, wheels: Path | None) -> dict[str, Any]:
     """Install the package under a Python and run its tests; return what came out."""
     inside = INSIDE / name_of(Path("/"), python)
     outside = root / inside.relative_to("/")
@@ -103,10 +106,14 @@ def run(root: Path, python: str, tests: list[str], workers: str) -> dict[str, An
         path = PROJECT / name
         shutil.copytree(path, source / name, ignore=ignore) if path.is_dir() else shutil.copy(path, source / name)
     own = str(inside / "venv/bin/python")
+    what = [str(inside / "source")]
+    if wheels:
+        shutil.copytree(wheels, source / "dist")
+        what = ["--no-index", "--find-links", str(inside / "source/dist"), "--only-binary=:all:", "trio-ipv4"]
     steps = (
         [python, "-m", "venv", str(inside / "venv")],
         [own, "-m", "pip", "install", "--quiet", "--prefer-binary", *requirements()],
-        [own, "-m", "pip", "install", "--quiet", "--no-deps", "--force-reinstall", str(inside / "source")],
+        [own, "-m", "pip", "install", "--quiet", "--no-deps", "--force-reinstall", *what],
     )
     for step in steps:
         done = subprocess.run(enter(root, step), capture_output=True, text=True, check=False)

@@ -28,7 +28,7 @@ def test_the_page_nothing_arrives_has_the_table() -> None:
 
 
 def test_every_code_in_the_rules_is_in_the_table_and_every_cause_has_a_rule() -> None:
-    rules = "".join(path.read_text(encoding="utf-8") for path in RULES.glob("*.py"))
+    rules = "".join(path.read_text(encoding="utf-8") for path in RULES.rglob("*.py"))
     quoted = set(re.findall(r'"([a-z0-9-]+)"', rules)) | {f"firewall-{hook}" for hook in ("prerouting", "input")}
     assert set(CAUSES) <= quoted
     # What else is quoted and looks like a code.

@@ -274,10 +274,10 @@ def screenshots(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def pythons(session: nox.Session) -> None:
-    """Run the tests under more Pythons, and write docs/reference/pythons.md: `-- FOLDER python3.12 --tests tests/conn`.
+    """Run the tests under more Pythons, and write docs/reference/pythons.md: `-- --wheels DIR FOLDER python3.12`.
 
-    As root. A folder is one that tools/pythons/chroot.py made. Without a Python, the page is written anew from what
-    was run before.
+    As root. DIR has the wheels, by `nox -s wheels -- DIR`; without it, the source is installed. FOLDER is one that
+    tools/pythons/chroot.py made. Without a Python, the page is written anew from what was run before.
     """
     results = HERE / ".nox" / "results-of-pythons"  # Not .nox/pythons: that is this session's environment.
     session.run("python", "tools/pythons/run.py", str(results), *session.posargs)

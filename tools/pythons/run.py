@@ -60,7 +60,7 @@ def main() -> None:
     parser.add_argument("--tests", nargs="+", default=["tests"], metavar="PATH")
     parser.add_argument("--workers", default="2")
     parser.add_argument("--wheels", type=Path, metavar="FOLDER")
-    options = parser.parse_args()
+    options = parser.parse_intermixed_args()
     options.results.mkdir(parents=True, exist_ok=True)
     for root, python in find(options.pythons):
         print(f"{python} in {root}", flush=True)

@@ -57,16 +57,16 @@ def test_every_key_of_every_record_is_in_the_manual(event: str) -> None:
 
 
 def test_every_transcript_is_of_a_scene_as_it_is_played_now() -> None:
-    """The script that makes them is run by hand: `tools/transcripts.py`."""
-    tool = importlib.util.spec_from_file_location("transcripts", ROOT / "tools/transcripts.py")
-    assert tool is not None
-    assert tool.loader is not None
-    transcripts = importlib.util.module_from_spec(tool)
-    tool.loader.exec_module(transcripts)
-    found = [match for page in (ROOT / "docs").rglob("*.md") for match in transcripts.MARK.finditer(page.read_text())]
-    assert sorted(match[1] for match in found) == sorted(transcripts.SCENES)
+    """The script that makes them is run by hand: `tools/transcripts/run.py`."""
+    spec = importlib.util.spec_from_file_location("scenes", ROOT / "tools/transcripts/scenes.py")
+    assert spec is not None
+    assert spec.loader is not None
+    scenes = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(scenes)
+    found = [match for page in (ROOT / "docs").rglob("*.md") for match in scenes.MARK.finditer(page.read_text())]
+    assert sorted(match[1] for match in found) == sorted(scenes.SCENES)
     for match in found:
-        typed = [each.shown or each.text for each in transcripts.SCENES[match[1]].shown]
+        typed = [each.shown or each.text for each in scenes.SCENES[match[1]].shown]
         assert [line[2:] for line in match[0].splitlines() if line.startswith("$ ")] == typed
 
 

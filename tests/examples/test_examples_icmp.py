@@ -6,7 +6,6 @@ import contextlib
 import errno
 import functools
 import importlib.util
-import itertools
 import re
 import select
 import shutil
@@ -27,25 +26,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from support import capabilities
+from support.labels import EXTENSIONS, answer_probes
 from trio_ipv4 import (
     ControlMessage,
     Datagram,
     ErrorOrigin,
     Header,
     HeaderFlags,
-    ICMPDestinationUnreachable,
     ICMPEcho,
     ICMPExtension,
     ICMPOther,
     ICMPRedirect,
-    ICMPTimeExceeded,
     ICMPType,
     InterfaceInformation,
     InterfaceRole,
-    MPLSLabel,
-    MPLSLabelStack,
     PacketConn,
-    RawConn,
     RawDatagram,
     RawInstruction,
     SocketError,
@@ -824,12 +819,7 @@ async def test_a_prohibiting_firewall_shows_as_x(routed: Lab, way: str) -> None:
     assert re.fullmatch(r" 2  198\.18\.0\.254(?:  [0-9.]+ ms !X){2}", lines[1])
 
 
-STACK: Final = MPLSLabelStack(
-    [MPLSLabel(16014, traffic_class=4, ttl=1), MPLSLabel(17, ttl=255, bottom_of_stack=True)],
-)
-EXTENSIONS: Final = (
-    STACK,
-    InterfaceInformation(InterfaceRole.INCOMING, ifindex=7, address="192.0.2.9", name="xe-0/0/1", mtu=9000),
+ODD: Final = (
     InterfaceInformation(InterfaceRole.NEXT_HOP, name="\x1b[31mred", address=IPv6Address("2001:db8::1")),
     ICMPExtension(9, 1, b"\0\0\0\1"),
 )
@@ -848,26 +838,10 @@ async def test_mpls_labels_and_interfaces_are_shown_if_the_router_tells_them(lab
     arguments, groups, prefix = WAYS[way]
     lab["a"].call(allow_ping_sockets, groups)
     lab["a"].add_route("0.0.0.0/0", via="198.18.0.2")
-    sources = itertools.cycle(["198.51.100.1", "198.51.100.2"])
-
-    async def answer(listening: socket.socket, conn: RawConn) -> None:
-        while True:
-            await trio.lowlevel.wait_readable(listening)
-            for frame in frames(listening):
-                if frame[12:14] == b"\x08\0" and frame[30:34] == IPv4Address(NOWHERE).packed:
-                    asked = Header.parse(frame[14:])
-                    if asked.ttl == 1:
-                        source, message = next(sources), ICMPTimeExceeded(0, frame[14:], extensions=EXTENSIONS)
-                    elif asked.ttl > 2:
-                        source, message = NOWHERE, ICMPDestinationUnreachable(3, frame[14:])
-                    else:
-                        continue
-                    header = Header(src=source, dst=asked.src, ttl=64, protocol=1)
-                    await conn.send(RawDatagram(header, message.marshal()))
-
     with wire(lab["b"]) as listening:
         async with lab["b"].call(open_raw, 1) as conn, trio.open_nursery() as nursery:
-            nursery.start_soon(answer, listening, conn)
+            routers = "198.51.100.1", "198.51.100.2"
+            nursery.start_soon(answer_probes, listening, conn, routers, (*EXTENSIONS, *ODD))
             # The second hop is silent until its time is up.
             arguments = (NOWHERE, "--probes", "2", "--seconds", "3", *arguments)
             status, lines, errors = await run(lab["a"], "traceroute", *arguments, prefix=prefix)

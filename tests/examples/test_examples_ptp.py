@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import struct
 import sys
@@ -13,6 +14,7 @@ import trio.testing
 
 from support.avahi import running
 from support.examples import example, module
+from support.peers import ptp4l
 from trio_ipv4 import ControlFlags, open_udp
 from trio_ipv4.testing import simulate
 
@@ -31,12 +33,7 @@ SECOND: Final = 1_000_000_000
 async def test_a_host_with_the_same_clock_is_found_to_have_it(lab: Lab, tmp_path: Path) -> None:
     if shutil.which("ptp4l") is None:
         pytest.skip("ptp4l is not installed")
-    # It could not set the machine's clock if it wanted to. (And it does not: it is a master, and runs free.)
-    powerless = ["setpriv", "--bounding-set=-sys_time"]
-    often = ["--logSyncInterval=-3", "--logAnnounceInterval=-3", "--announceReceiptTimeout=2"]
-    harmless = ["--masterOnly=1", "--free_running=1", f"--uds_address={tmp_path}/ptp4l"]
-    ptp4l = ["ptp4l", "-i", "en0", "-4", "-E", "-S", "-m", *harmless, *often]
-    async with running(lab["b"].command([*powerless, *ptp4l])) as master:
+    async with running(lab["b"].command(ptp4l()), {**os.environ, "TMPDIR": str(tmp_path)}) as master:
         await master.line_with("assuming the grand master role")
         measure = ["en0", "--count", "100", "--interval", "0.2"]
         async with running(example(lab["a"], "ptp_delay", *measure)) as client:

@@ -14,6 +14,7 @@ import trio.testing
 
 from support.avahi import running
 from support.examples import example, is_member, module
+from support.peers import ffmpeg
 from support.wire import need_tshark, tshark
 from trio_ipv4 import open_udp
 from trio_ipv4.testing import open_lab, simulate, source_filters
@@ -52,12 +53,9 @@ async def test_ffmpeg_is_found_and_measured_and_its_end_is_noticed(lab: Lab, eve
     if shutil.which("ffmpeg") is None:
         pytest.skip("ffmpeg is not installed")
     lab["b"].add_route("224.0.0.0/4", interface="en0")
-    tone = ["-re", "-f", "lavfi", "-i", "sine=frequency=440:duration=3", "-ac", "1", "-c:a", "pcm_mulaw", "-ar", "8000"]
-    url = f"sap://{GROUP}:{PORT}?announce_addr={SAP}&ttl=1"
-    ffmpeg = ["ffmpeg", "-nostdin", "-loglevel", "error", *tone, "-metadata", "title=A tone", "-f", "sap", url]
     async with running(example(lab["a"], "rtp_listener", "en0", "--interval", "1")) as listener:
         await eventually(lambda: is_member(lab["a"], "en0", SAP) and is_member(lab["a"], "en0", "224.2.127.254"))
-        async with running(lab["b"].command(ffmpeg)):
+        async with running(lab["b"].command(ffmpeg(3))):
             assert await listener.line_with("A tone") == f"A tone: {GROUP}:{PORT}, 8000 Hz, any source"
             await listener.line_with(f"{GROUP}:{PORT} from 198.18.0.2", " received, 0 lost, jitter ")
             assert is_member(lab["a"], "en0", GROUP)

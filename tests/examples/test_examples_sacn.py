@@ -12,6 +12,7 @@ import trio.testing
 
 from support.avahi import running
 from support.examples import example, is_member, module
+from support.peers import sacn
 from trio_ipv4 import open_udp
 from trio_ipv4.testing import simulate
 
@@ -21,39 +22,17 @@ if TYPE_CHECKING:
     from conftest import Eventually
     from trio_ipv4.testing import Lab, SimulatedNetwork
 
-SENDER: Final = """\
-import sys, time
-from sacn import sACNsender
-
-name, stays, priority, *levels = sys.argv[1:]
-sender = sACNsender(source_name=name, bind_address="198.18.0.2", bind_port=0, fps=30, universeDiscovery=False)
-sender.start()
-for universe in (1, 258):
-    sender.activate_output(universe)
-    sender[universe].multicast = True
-    sender[universe].priority = int(priority)
-    sender[universe].dmx_data = tuple(map(int, levels))
-time.sleep(60 if stays == "stays" else 0.2)  # It sends 30 times a second.
-sender[1].dmx_data = (9,)
-time.sleep(0.2)
-sender.deactivate_output(1)
-sender.stop()
-"""
-
 
 async def test_the_sources_of_sacn_are_heard_by_their_priority(lab: Lab, eventually: Eventually) -> None:
     pytest.importorskip("sacn")
     lab["b"].add_route("224.0.0.0/4", interface="en0")
 
-    def sender(*arguments: str) -> list[str]:
-        return lab["b"].command([sys.executable, "-c", SENDER, *arguments])
-
     listen = example(lab["a"], "sacn_receiver", "en0", "--universe", "1", "--universe", "258")
     async with running(listen) as receiver:
         await eventually(lambda: all(is_member(lab["a"], "en0", f"239.255.{low}") for low in ("0.1", "1.2")))
-        async with running(sender("Backup", "stays", "50", "1", "0", "3")):
+        async with running(lab["b"].command(sacn("Backup", 50, 1, 0, 3))):
             await receiver.line_with("universe 258: 1=1 3=3")
-            async with running(sender("Desk", "stays", "200", "255", "128")):
+            async with running(lab["b"].command(sacn("Desk", 200, 255, 128))):
                 await receiver.line_with("universe 1: 'Desk' from 198.18.0.2 has priority 200")
                 await receiver.line_with("universe 1: 1=255 2=128")
             # It was killed, and said nothing of its end.
@@ -66,7 +45,7 @@ async def test_a_source_of_sacn_says_that_it_stops(lab: Lab, eventually: Eventua
     lab["b"].add_route("224.0.0.0/4", interface="en0")
     async with running(example(lab["a"], "sacn_receiver", "en0")) as receiver:
         await eventually(lambda: is_member(lab["a"], "en0", "239.255.0.1"))
-        async with running(lab["b"].command([sys.executable, "-c", SENDER, "Desk", "stops", "100", "7"])):
+        async with running(lab["b"].command(sacn("Desk", 100, 7, stays=False))):
             lines = [await receiver.line_with("universe 1: ") for _ in range(5)]
     assert lines == [
         "universe 1: 'Desk' from 198.18.0.2 has priority 100",

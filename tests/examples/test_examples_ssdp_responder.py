@@ -15,6 +15,7 @@ import trio.testing
 
 from support.avahi import running
 from support.examples import example, is_member, module
+from support.peers import upnpc
 from trio_ipv4 import open_udp
 from trio_ipv4.testing import open_lab, simulate
 
@@ -63,7 +64,7 @@ async def test_a_strangers_search_is_answered(lab: Lab) -> None:
         pytest.skip("upnpc is not installed")
     async with running(example(lab["a"], "ssdp_responder", *ARGUMENTS)) as responder:
         await responder.line_with("en0: here is")
-        async with running(lab["b"].command(["upnpc", "-m", "en0", "-l"])) as searcher:
+        async with running(lab["b"].command(upnpc())) as searcher:
             assert await searcher.line_with("desc: ") == " desc: http://198.18.0.1:8080/description.xml"
             # It gives up after 2 seconds, and then searches for others, at last for any.
             assert (await searcher.line_with("st: ")).removeprefix(" st: ") in KINDS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import struct
@@ -15,6 +16,7 @@ import trio.testing
 
 from support.avahi import running
 from support.examples import example, is_member, module
+from support.peers import keepalived
 from support.wire import summed
 from trio_ipv4 import Header, RawDatagram, open_raw
 from trio_ipv4.testing import open_lab, simulate
@@ -23,48 +25,21 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from conftest import Eventually
-    from trio_ipv4.testing import LabHost
 
 GROUP: Final = "224.0.0.18"
-CONFIGURATION: Final = """\
-global_defs {{
-  vrrp_version {version}
-  router_id example
-}}
-vrrp_instance example {{
-  state BACKUP
-  interface en0
-  virtual_router_id 51
-  priority {priority}
-  advert_int {interval}
-  virtual_ipaddress {{
-    198.18.0.100/24
-    198.18.0.101/24
-  }}
-}}
-"""
-
-
-def keepalived(host: LabHost, directory: Path, priority: int, *, version: int, interval: float) -> list[str]:
-    """The command for a keepalived with files of its own."""
-    path = directory / f"{host.name}.conf"
-    path.write_text(CONFIGURATION.format(version=version, priority=priority, interval=interval))
-    files = [f"--pid={directory}/{host.name}.pid", f"--vrrp_pid={directory}/{host.name}.vrrp", f"--use-file={path}"]
-    argv = ["keepalived", "--dont-fork", "--log-console", "--vrrp", *files]
-    return host.command(["sh", "-c", 'exec "$@" 2>&1', "sh", *argv])
 
 
 async def test_masters_come_resign_and_fall_silent(needs_lab: None, eventually: Eventually, tmp_path: Path) -> None:
     if shutil.which("keepalived") is None:
         pytest.skip("keepalived is not installed")
     with open_lab(("a", "b", "c")) as lab:
+        env = {**os.environ, "TMPDIR": str(tmp_path)}
         first, second = (
-            keepalived(lab[name], tmp_path, priority, version=3, interval=0.2)
-            for name, priority in (("b", 150), ("c", 100))
+            lab[name].command(keepalived(priority, interval=0.2)) for name, priority in (("b", 150), ("c", 100))
         )
         async with running(example(lab["a"], "vrrp_listener", "en0")) as listener:
             await eventually(lambda: is_member(lab["a"], "en0", GROUP))
-            async with running(first) as b, running(second):
+            async with running(first, env) as b, running(second, env):
                 has = "has 198.18.0.100 198.18.0.101"
                 await listener.line_with(f"router 51: 198.18.0.2, priority 150, {has}")
                 # The backup has to hear the master before that resigns, or it would wait for its silence.

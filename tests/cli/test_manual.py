@@ -7,6 +7,7 @@ import importlib.util
 import pkgutil
 import re
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
@@ -41,6 +42,16 @@ def rows(event: str) -> list[str]:
     return [line for line in lines if line.startswith(f"| `{event}` |")]
 
 
+def load_scenes() -> Any:
+    """The module tools/transcripts/scenes.py."""
+    spec = importlib.util.spec_from_file_location("scenes", ROOT / "tools/transcripts/scenes.py")
+    assert spec is not None
+    assert spec.loader is not None
+    scenes = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(scenes)
+    return scenes
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_a_page_that_the_index_names(command: str) -> None:
     page = (PAGES / f"{command}.md").read_text(encoding="utf-8")
@@ -58,16 +69,29 @@ def test_every_key_of_every_record_is_in_the_manual(event: str) -> None:
 
 def test_every_transcript_is_of_a_scene_as_it_is_played_now() -> None:
     """The script that makes them is run by hand: `tools/transcripts/run.py`."""
-    spec = importlib.util.spec_from_file_location("scenes", ROOT / "tools/transcripts/scenes.py")
-    assert spec is not None
-    assert spec.loader is not None
-    scenes = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(scenes)
+    scenes = load_scenes()
     found = [match for page in (ROOT / "docs").rglob("*.md") for match in scenes.MARK.finditer(page.read_text())]
     assert sorted(match[1] for match in found) == sorted(scenes.SCENES)
     for match in found:
-        typed = [each.shown or each.text for each in scenes.SCENES[match[1]].shown]
+        commands = scenes.SCENES[match[1]].shown
+        typed = [each.shown or each.text for each in commands]
         assert [line[2:] for line in match[0].splitlines() if line.startswith("$ ")] == typed
+        # What is not shown may only prepare it, or end it.
+        assert all(each.text.endswith(text) for each, text in zip(commands, typed, strict=True))
+        # It has said something.
+        assert len(match[0].split("```text")[1].splitlines()) > 2 + len(typed)
+
+
+def test_every_example_in_a_scene_is_there() -> None:
+    scenes = load_scenes()
+    named = {
+        name
+        for scene in scenes.SCENES.values()
+        for each in (*scene.shown, *scene.beside, *scene.before)
+        for name in re.findall(r"(?:^| )python (\w+\.py)\b", each.text)
+    }
+    assert named >= {"ping.py", "market_data.py", "market_data_feed.py"}
+    assert [name for name in named if not (ROOT / "docs/examples" / name).is_file()] == []
 
 
 def test_every_exit_status_is_in_the_manual() -> None:

@@ -7,6 +7,7 @@ becomes the body of a function, in which there are the names of `NAMES`, and tho
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 import textwrap
@@ -40,6 +41,10 @@ NAMES: Final = {
     "source": "IPv4Address",
 }
 """What a fragment may use, and what it is."""
+PLAIN: Final = ("text", "console", "shell-session", "sh", "bash", "")
+"""The kinds of blocks that may be transcripts."""
+PROMPT: Final = re.compile(r"^\$ ", re.MULTILINE)
+FAILED: Final = re.compile(r"^(trio-ipv4: |python: |sh: |\S+\.py: error: |Traceback )", re.MULTILINE)
 MISTAKES: Final = {
     "an_argument": "async with conn.joined(interface, group, source='192.0.2.1'):\n    ...",
     "a_method": "await conn.receive_datagram()",
@@ -62,14 +67,14 @@ class Block(NamedTuple):
         return f"{self.page.removesuffix('.md').replace('/', '_').replace('-', '_')}_line_{self.line}"
 
 
-def blocks(kind: str) -> list[Block]:
-    """Return all blocks of a kind, of the README and of the manual."""
+def blocks(*kinds: str) -> list[Block]:
+    """Return all blocks of these kinds, of the README and of the manual. A block that is only indented has none."""
     return [
-        Block(page.relative_to(ROOT).as_posix(), token.map[0] + 2, token.content)
+        Block(page.relative_to(ROOT).as_posix(), token.map[0] + 1 + (token.type == "fence"), token.content)
         for page in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
         if page.parent.name != "pages"  # Made when the site is built.
         for token in MarkdownIt().parse(page.read_text(encoding="utf-8"))
-        if token.type == "fence" and token.info == kind and token.map is not None
+        if token.type in {"fence", "code_block"} and token.info in kinds and token.map is not None
     ]
 
 
@@ -123,15 +128,22 @@ def test_a_mistake_in_a_block_is_found(complaints: dict[str, str], name: str) ->
     assert ": error: " in complaints[name]
 
 
-def test_every_transcript_of_the_tool_is_made_by_the_script_that_plays_the_scenes() -> None:
-    """tests/cli/test_manual.py holds the marked ones to their scenes."""
-    for block in [*blocks("text"), *blocks("console"), *blocks("sh"), *blocks("")]:
-        if any(line.startswith("$ trio-ipv4 ") for line in block.code.splitlines()):
-            before = (ROOT / block.page).read_text(encoding="utf-8").splitlines()[: block.line - 2]
-            assert [line for line in before if line][-1].startswith("<!-- transcript: "), f"{block.page}:{block.line}"
+def test_every_transcript_is_made_by_the_script_that_plays_the_scenes() -> None:
+    """A prompt makes a transcript, of the tool, of an example, or of another program. Commands alone have no prompt.
+
+    tests/cli/test_manual.py holds the marked ones to their scenes.
+    """
+    found = [block for block in blocks(*PLAIN) if PROMPT.search(block.code)]
+    assert len(found) > 30
+    unmarked = []
+    for block in found:
+        before = (ROOT / block.page).read_text(encoding="utf-8").splitlines()[: block.line - 2]
+        if not [line for line in before if line][-1].startswith("<!-- transcript: "):
+            unmarked.append(f"{block.page}:{block.line}")
+    assert unmarked == []
 
 
 def test_no_transcript_is_of_a_run_that_could_not_begin() -> None:
     """The tool tells so by its name: 'trio-ipv4: a lab named 'lab' is up already'."""
-    told = [block.page for block in [*blocks("text"), *blocks("console")] if "\ntrio-ipv4: " in f"\n{block.code}"]
+    told = [block.page for block in blocks(*PLAIN) if FAILED.search(block.code)]
     assert told == []

@@ -7,6 +7,7 @@ programs of the machine out of sight: doctor looks into every network namespace.
 
 Each `<!-- transcript: SCENE -->` in docs/ is followed by a block of text, which this replaces. What is shown is what
 somebody would see on a terminal of 80 columns. scenes.py has the scenes.
+Look at what has changed before you commit it: on a slow machine somebody may have come too late.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from fcntl import ioctl
 from pathlib import Path
 from termios import TIOCSWINSZ
 from typing import TYPE_CHECKING, Any, Final
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 
 from scenes import MARK, SCENES
 
@@ -64,10 +67,11 @@ def transcript(match: re.Match[str], names: list[str]) -> str:
 
 def play(scene: Scene) -> str:
     """Run the commands of a scene, and return what a person would see."""
-    with tempfile.TemporaryDirectory() as labs, open_lab(scene.hosts, links=scene.links, router=scene.router) as lab:
-        os.environ["TRIO_IPV4_LABS"] = labs  # A lab that is up in another scene, or of somebody else, is no part of it.
+    with tempfile.TemporaryDirectory() as files, open_lab(scene.hosts, links=scene.links, router=scene.router) as lab:
+        # A lab that is up in another scene, or of somebody else, is no part of it.
+        os.environ["TRIO_IPV4_LABS"] = os.environ["TMPDIR"] = files
         for each in scene.before:
-            subprocess.run(on(lab, each.host, each.text), check=True)
+            subprocess.run(on(lab, each.host, each.text), check=True, **settings())
         with going_on(lab, scene.beside):
             return "".join(f"$ {each.shown or each.text}\n{show(lab, each)}" for each in scene.shown)
 
@@ -79,7 +83,7 @@ def going_on(lab: Lab, commands: tuple[Command, ...]) -> Iterator[None]:
     try:
         for each in commands:
             argv = on(lab, each.host, f"sleep {each.after}; exec {each.text}")
-            processes.append(subprocess.Popen(argv, env=environment(), **SILENT))
+            processes.append(subprocess.Popen(argv, **settings(), **SILENT))
         yield
     finally:
         for process in processes:
@@ -93,7 +97,7 @@ def show(lab: Lab, command: Command) -> str:
     here, there = pty.openpty()
     ioctl(there, TIOCSWINSZ, struct.pack("HHHH", 40, COLUMNS, 0, 0))
     argv = on(lab, command.host, command.text)
-    with subprocess.Popen(argv, env=environment(), stdin=there, stdout=there, stderr=there) as process:
+    with subprocess.Popen(argv, **settings(), stdin=there, stdout=there, stderr=there) as process:
         os.close(there)
         said = b""
         end = time.monotonic() + LIMIT
@@ -113,10 +117,11 @@ def on(lab: Lab, host: str | None, text: str) -> list[str]:
     return (lab.switch if host == "switch" else lab[host]).command(argv)
 
 
-def environment() -> dict[str, str]:
-    """No colours, nothing drawn anew; and this Python's commands first."""
+def settings() -> dict[str, Any]:
+    """Beside the examples; no colours, nothing drawn anew; and this Python's commands first."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    return {**os.environ, "PATH": path, "TERM": "dumb", "NO_COLOR": "1", "LC_ALL": "C.UTF-8"}
+    env = {**os.environ, "PATH": path, "TERM": "dumb", "NO_COLOR": "1", "LC_ALL": "C.UTF-8"}
+    return {"cwd": DOCS / "examples", "env": env}
 
 
 if __name__ == "__main__":

@@ -6,7 +6,10 @@ A scene has hosts, and a command that is shown, as if somebody had typed it. Wha
 from __future__ import annotations
 
 import re
+import shlex
 from typing import Final, NamedTuple
+
+from support import labels, peers
 
 MARK: Final = re.compile(r"<!-- transcript: ([\w-]+) -->\n(?:\n?```text\n.*?\n```\n)?", re.DOTALL)
 """How a page names a scene, and the block of text that comes after the name."""
@@ -53,6 +56,33 @@ DROPPING: Final = (
 )
 TOLD: Final = "sh -c 'echo the \\$EVENT member of \\$GROUP: \\$HOST'"
 QUERIER: Final = "ip link set br0 type bridge mcast_querier"
+GROUPS_BY_EN0: Final = Command("b", "ip route add 224.0.0.0/4 dev en0")
+POWERLESS: Final = "setpriv --inh-caps=-all --bounding-set=-all"
+ANYBODY_MAY_PING: Final = Command("a", "sysctl -q -w net.ipv4.ping_group_range='0 2147483647'")
+HOSTS_OF_PATH: Final = ("a", "r1", "r2", "r3", "r4", "r5", "b")
+PATH: Final = {name: tuple({max(each - 1, 0), min(each, 5)}) for each, name in enumerate(HOSTS_OF_PATH)}
+"""Five routers between "a" and "b". Link i is between host i and the next one."""
+ROUTES_OF_PATH: Final = (
+    ANYBODY_MAY_PING,
+    Command("a", "ip route add default via 198.18.0.2"),
+    *(
+        Command(
+            f"r{each}",
+            f"sysctl -q -w net.ipv4.ip_forward=1; ip route add 198.18.0.0/16 via 198.18.{each}.{each + 2}"
+            + (f"; ip route add 198.18.0.0/24 via 198.18.{each - 1}.{each}" if each > 1 else ""),
+        )
+        for each in range(1, 6)
+    ),
+    Command("b", "ip route add default via 198.18.5.6"),
+)
+PINGS: Final = "python ping.py 198.18.5.7 203.0.113.1 --count 2"
+TRACE: Final = "python traceroute.py 198.18.5.7"
+TRACE_LABELS: Final = f"python traceroute.py {labels.DESTINATION}"
+TRACE_PROHIBITED: Final = "python traceroute.py 198.51.100.7 --icmp --probes 2"
+RESPONDER: Final = (
+    "python ssdp_responder.py --interface en0 --type urn:schemas-upnp-org:device:InternetGatewayDevice:1"
+    " --uuid 01234567-89ab-cdef-0123-456789abcdef"
+)
 SCENES: Final = {
     "demo": Scene((Command("a", "trio-ipv4 demo"),)),
     "interfaces": Scene((Command("a", "trio-ipv4 interfaces"),), links=2),
@@ -174,5 +204,82 @@ SCENES: Final = {
     "is-there-a-querier": Scene(
         (Command("a", "trio-ipv4 watch --until-querier --for 130s; echo $?"),),
         (Command("switch", f"sh -c '{QUERIER} 0; {QUERIER} 1'", 2),),
+    ),
+    # The example programs: the tutorial.
+    "hear-in-the-kernel": Scene((Command("a", "ip maddress show dev lo", 2),), (Command("a", "python hear.py"),)),
+    "hear-twice": Scene(
+        (Command("a", "python hear.py 2>&1 | tail -n 1 | fold -s", 2),), (Command("a", "python hear.py"),)
+    ),
+    "hear": Scene(
+        (Command("a", "timeout 4 python hear.py", shown="python hear.py"),), (Command("a", "python talk.py", 1.5),)
+    ),
+    "several": Scene(
+        (Command("a", "timeout 4 python several.py", shown="python several.py"),),
+        tuple(Command("a", f"python talk.py lo 239.1.2.{last}", 1.5) for last in (4, 5)),
+    ),
+    # Errors, and what uses them.
+    "ask-many": Scene(
+        (Command("a", "python ask_many.py 198.18.0.2:5000 198.18.0.3:5000 198.18.7.7:5000", 1),),
+        (Command("c", "socat UDP4-RECVFROM:5000,fork SYSTEM:'printf yes'"),),
+        before=(Command("router", "ip route add prohibit 198.18.7.7/32"),),
+        hosts=("a", "b", "c"),
+        router=True,
+    ),
+    "example-ping": Scene(
+        (Command("a", f"{POWERLESS} {PINGS}", shown=PINGS),),
+        before=ROUTES_OF_PATH,
+        hosts=PATH,
+    ),
+    "example-traceroute": Scene(
+        (Command("a", f"{POWERLESS} {TRACE}", shown=TRACE),),
+        before=ROUTES_OF_PATH,
+        hosts=PATH,
+    ),
+    "example-traceroute-labels": Scene(
+        (Command("a", f"{POWERLESS} {TRACE_LABELS}", 2, shown=TRACE_LABELS),),
+        (Command("b", f"python {labels.__file__}"),),
+        before=(Command("a", "ip route add default via 198.18.0.2"),),
+    ),
+    "example-traceroute-prohibited": Scene(
+        (Command("a", f"{POWERLESS} {TRACE_PROHIBITED}", shown=TRACE_PROHIBITED),),
+        before=(
+            *ROUTES_OF_PATH,
+            Command("r1", "ip route add 198.51.100.0/24 via 198.18.1.3"),
+            Command("r2", "ip route add prohibit 198.51.100.0/24"),
+        ),
+        hosts=PATH,
+    ),
+    # Six trades.
+    "market-data": Scene(
+        (Command("a", "python market_data.py en0 en1"),),
+        (Command("b", "python market_data_feed.py en0 en1 --count 6 --lose-a 2 --lose-a 5 --lose-b 5", 2),),
+        links=2,
+    ),
+    "rtp-listener": Scene(
+        (Command("a", "python rtp_listener.py en0 --interval 2 --seconds 10"),),
+        (Command("b", shlex.join(peers.ffmpeg(5)), 2),),
+        before=(GROUPS_BY_EN0,),
+    ),
+    "sacn-receiver": Scene(
+        (Command("a", "python sacn_receiver.py en0 --seconds 10"),),
+        (
+            Command("b", shlex.join(peers.sacn("Backup", 50, 1, 0, 3)), 2),
+            Command("b", f"timeout 2 {shlex.join(peers.sacn('Desk', 100, 255, 128))}", 4),
+        ),
+        before=(GROUPS_BY_EN0,),
+    ),
+    "ptp-delay": Scene((Command("a", "python ptp_delay.py en0", 3),), (Command("b", shlex.join(peers.ptp4l())),)),
+    "ssdp-responder": Scene(
+        (Command("a", f"timeout -s INT 11 {RESPONDER}", shown=RESPONDER),),
+        (Command("b", shlex.join(peers.upnpc()), 3),),
+    ),
+    "vrrp-listener": Scene(
+        (Command("a", "python vrrp_listener.py en0 --seconds 20"),),
+        (
+            Command("b", f"timeout 8 {shlex.join(peers.keepalived(150, interval=1))}"),
+            Command("c", shlex.join(peers.keepalived(100, interval=1))),
+            Command("switch", "ip link set c-0 down", 12),
+        ),
+        hosts=("a", "b", "c"),
     ),
 }

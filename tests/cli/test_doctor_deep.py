@@ -23,7 +23,7 @@ import pytest
 
 from support.links import bridge, ip, veth
 from trio_ipv4 import UnsupportedError, input_route
-from trio_ipv4._cli import foreign, netlink, processes
+from trio_ipv4._cli import foreign, netlink, pidfd, processes
 from trio_ipv4._cli.doctor.evidence import Drop, Held, Link, Links, Privileges, Program, ProgramSocket, Question, Rule
 from trio_ipv4._cli.doctor.witnesses import drops, links, program, rules
 from trio_ipv4._cli.doctor.witnesses.drops import btf, symbols, syscalls
@@ -749,7 +749,7 @@ def test_what_forbids_to_ask_is_told(en0: None, monkeypatch: pytest.MonkeyPatch)
     with holding(udp()) as pid:
         assert len(look_at(pid).sockets) == 1
         with monkeypatch.context() as patched:
-            patched.setattr(foreign, "_PIDFD_GETFD", 9999)  # No system call has this number.
+            patched.setattr(pidfd, "_PIDFD_GETFD", 9999)  # No system call has this number.
             assert (look_at(pid).refused, look_at(pid).sockets) == ("ENOSYS", ())
         with monkeypatch.context() as patched:
             patched.setattr(program, "classes_of", lambda number: [str(number)])

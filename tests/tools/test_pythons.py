@@ -38,7 +38,8 @@ def tools(monkeypatch: pytest.MonkeyPatch) -> tuple[ModuleType, ModuleType]:
 
 def result(**changes: Any) -> dict[str, Any]:
     about = {"implementation": "CPython", "version": "3.15.2", "free_threaded": False, "libc": ["glibc", "2.42"]}
-    return {"python": "/x", "date": "2026-11-30", "tests": ["tests"], "linux": "6.18", "failed": [], **about, **changes}
+    run = {"python": "/x", "wheel": "py3-none-any", "date": "2026-11-30", "tests": ["tests"], "linux": "6.18"}
+    return {**run, "failed": [], **about, **changes}
 
 
 def test_tests_are_counted_by_the_way_in_their_names(tools: tuple[Any, Any]) -> None:
@@ -59,11 +60,11 @@ def test_the_page_names_what_was_run_what_failed_and_what_was_not(tools: tuple[A
     text = page.write_page([broken, result(version="3.9.1", **run.counted(REPORT)), ran])
     rows = [line for line in text.splitlines() if line.startswith("| CPython")]
     assert rows == [
-        "| CPython 3.9.1 | glibc 2.42 | 6.18 | 2026-11-30 | 1 (1 failed) | – | 1 | 1 (1 failed) |",
-        "| CPython 3.15.2t | glibc 2.42 | 6.18 | 2026-11-30 | 1 (1 failed) | – | 1 | 1 (1 failed) |",
+        "| CPython 3.9.1 | glibc 2.42 | `py3-none-any` | 6.18 | 2026-11-30 | 1 (1 failed) | – | 1 | 1 (1 failed) |",
+        "| CPython 3.15.2t | glibc 2.42 | `py3-none-any` | 6.18 | 2026-11-30 | 1 (1 failed) | – | 1 | 1 (1 failed) |",
     ]
-    assert "- CPython 3.15.2t: only `tests/conn`." in text
-    assert "- CPython 3.15.2t: failed `a::test_way`." in text
+    assert "- CPython 3.15.2t, glibc: only `tests/conn`." in text
+    assert "- CPython 3.15.2t, glibc: failed `a::test_way`." in text
     assert "- `/opt/python3.15t` could not be run: no pip" in text
     glibc, musl = (line for line in text.splitlines() if line.startswith("- With "))
     assert "CPython 3.15," in glibc

@@ -107,12 +107,13 @@ def _details(ran: list[dict[str, Any]], results: list[dict[str, Any]]) -> str:
     """Tell what failed, which part of the tests was run where it is not all, and what could not be installed."""
     lines = []
     for each in ran:
+        name = f"{python_of(each)}, {each['libc'][0]}"
         if each["tests"] != ["tests"]:
-            lines.append(f"- {python_of(each)}: only {', '.join(f'`{path}`' for path in each['tests'])}.")
+            lines.append(f"- {name}: only {', '.join(f'`{path}`' for path in each['tests'])}.")
         if each.get("stopped"):
-            lines.append(f"- {python_of(each)}: the run was stopped before its end, so these are the tests until then.")
-        names = sorted({name.split("[")[0].removeprefix("tests.") for name in each["failed"]})
-        if names:
-            lines.append(f"- {python_of(each)}: failed {', '.join(f'`{name}`' for name in names)}.")
+            lines.append(f"- {name}: the run was stopped before its end, so these are the tests until then.")
+        failed = sorted({test.split("[")[0].removeprefix("tests.") for test in each["failed"]})
+        if failed:
+            lines.append(f"- {name}: failed {', '.join(f'`{test}`' for test in failed)}.")
     lines += [f"- `{each['python']}` could not be run: {each['error']}" for each in results if "error" in each]
     return "\n".join(lines)

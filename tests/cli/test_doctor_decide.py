@@ -259,6 +259,16 @@ def test_a_program_without_a_socket_is_not_healthy() -> None:
     assert "has no UDP socket" in verdict.evidence[0]
 
 
+@pytest.mark.parametrize(
+    ("refused", "cure"), [("EPERM", ": run this as its own user, or as root"), ("ENOSYS", ""), ("EXDEV", "")]
+)
+def test_root_is_named_only_where_it_helps_to_ask_a_program(refused: str, cure: str) -> None:
+    silent = facts.Program(4711, "python", "S", True, refused)
+    verdict = judge(wire(flow()), own((SENDER, 30)), silent, pid=4711)
+    assert (verdict.code, verdict.certainty) == (HEALTHY, "likely")
+    assert verdict.needs == (f"python (pid 4711) can't be asked ({refused}){cure}.",)
+
+
 def test_what_is_known_of_the_surroundings_is_told_and_proves_nothing() -> None:
     en0 = attrs.evolve(LINKS.links[1], promiscuous=True)
     links = attrs.evolve(LINKS, links=(LINKS.links[0], en0), vendor="Amazon EC2")

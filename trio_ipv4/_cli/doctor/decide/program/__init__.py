@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from trio_ipv4._cli.doctor.decide.view import View
 
 _finding: Final = functools.partial(found, where=Where.PROGRAM)
+_PERMISSIONS: Final = frozenset({"EPERM", "EACCES"})
 _BINDINGS: Final = frozenset(
     {"ipv6-only-socket", "socket-is-connected", "bound-to-another-address", "bound-to-another-interface"}
 )
@@ -74,7 +75,9 @@ def why_unseen(view: View) -> str:
     program = view.case.get(Program)
     if program is not None and program.refused is not None:
         name = f"{program.name} (pid {program.pid})"
-        return f"{name} can't be asked ({program.refused}): run this as its own user, or as root."
+        # EXDEV, and ENOSYS, which PyPy has always, stay for root, too.
+        cure = ": run this as its own user, or as root" if program.refused in _PERMISSIONS else ""
+        return f"{name} can't be asked ({program.refused}){cure}."
     return "The program itself was not looked at: --pid PID."
 
 

@@ -141,9 +141,9 @@ def run() -> None:
 
 
 def _call(words: list[str]) -> int | None:
-    if not words or words[0] in app.help_flags:
-        _import_all()
     try:
+        if not words or words[0] in app.help_flags:
+            _import_all()
         status: int | None = app(words, exit_on_error=False, print_error=False, result_action="return_value")
     except KeyboardInterrupt as interrupt:
         # PyPy's `except*` makes an ExceptionGroup of it, and fails, since it is no Exception.

@@ -40,8 +40,8 @@ class CompileHook(BuildHookInterface[Any]):
             made = compile_in(Path(self.compiled_in), room / SOURCE)
         except Exception as error:  # A compiler's failure has no class of its own.
             left = beside is not None and leave(beside, room / SOURCE)
-            here = f"; {COMPILED}, from another installation of this checkout, stays" if left else ""
-            self.app.display_warning(f"trio-ipv4 stays pure Python: {error}{here}")
+            outcome = f"keeps {COMPILED} from another installation of this checkout" if left else "stays pure Python"
+            self.app.display_warning(f"trio-ipv4 {outcome}: {error}")
             return
         if beside:
             replace(beside, made)

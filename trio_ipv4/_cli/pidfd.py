@@ -18,7 +18,9 @@ _PIDFD_GETFD: Final = 438
 
 
 def pidfd_open(pid: int) -> int:
-    """Return a descriptor for a process, which is readable when the process has ended. PyPy's `os` lacks this.
+    """Return a descriptor for a process. It is readable when the process has ended.
+
+    PyPy's `os` has no such function.
 
     Raises:
         OSError: The process is gone (ESRCH); an older kernel, or a sandbox (ENOSYS, EPERM).
@@ -33,7 +35,7 @@ def pidfd_getfd(process: int, descriptor: int) -> int:
         OSError: EPERM: not allowed. ENOSYS: an older kernel, a sandbox, or PyPy. EBADF: there is no such descriptor.
     """
     if sys.implementation.name == "pypy":
-        # Its socket(fileno=...) makes the socket block, for the process that has it, too.
+        # Its socket(fileno=...) clears O_NONBLOCK, which the duplicate shares with its owner's descriptor.
         raise OSError(errno.ENOSYS, "PyPy can't look at another process's socket and leave it as it is")
     return _call(_PIDFD_GETFD, process, descriptor, 0)
 

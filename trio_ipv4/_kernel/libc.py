@@ -48,7 +48,10 @@ def getsockopt(descriptor: int, level: int, name: int, value: bytes) -> bytes:
 
 
 def memory_with(octets: bytes) -> tuple[bytearray, int]:
-    """Return memory that holds a copy of some octets, at least one, and its address."""
+    """Return memory that holds a copy of `octets`, and its address. `octets` must not be empty.
+
+    The address is good as long as the memory lives and keeps its size.
+    """
     memory = bytearray(octets)  # PyPy fills ctypes' own buffers one octet at a time.
     return memory, ctypes.addressof(ctypes.c_char.from_buffer(memory))
 

@@ -129,7 +129,7 @@ class Summary(Sentence):
         unreadable: How many processes don't show their descriptors.
         refused: How many processes show theirs, but don't let their sockets be asked.
         needs: The capabilities that would show more.
-        can_ask: Whether this kernel lets sockets be asked.
+        can_ask: Whether this kernel and this Python let sockets be asked.
     """
 
     event: ClassVar[str] = "summary"

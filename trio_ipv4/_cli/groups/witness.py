@@ -67,7 +67,7 @@ class Evidence:
         suspects: The sockets that can't be asked.
         unreadable: How many processes don't show their descriptors.
         refused: How many processes show their descriptors, but don't let them be duplicated.
-        can_ask: Whether the kernel lets sockets be duplicated at all: not before Linux 5.6, nor in some sandboxes.
+        can_ask: Whether sockets can be duplicated at all: not before Linux 5.6, in some sandboxes, or on PyPy.
     """
 
     members: Mapping[Key, Sequence[Proven]]

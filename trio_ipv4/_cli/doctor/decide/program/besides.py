@@ -40,15 +40,6 @@ def cross_talk(view: View, sockets: Sequence[Sock]) -> Iterator[Finding | Unknow
             return
 
 
-def _hears_by(view: View, socket: Sock, ifindexes: Sequence[int]) -> bool:
-    """Tell whether a socket hears the group by all of these interfaces; one that can't be asked may."""
-    if socket.ifindex:
-        return set(ifindexes) <= {socket.ifindex}
-    if socket.memberships is None or socket.multicast_all:
-        return True
-    return set(ifindexes) <= {held.ifindex for held in socket.memberships if held.group == view.question.group}
-
-
 def duplicates(view: View, sockets: Sequence[Sock]) -> Iterator[Finding]:
     twins = view.case.get(Twins)
     for each in twins.duplicated if twins else ():
@@ -58,3 +49,12 @@ def duplicates(view: View, sockets: Sequence[Sock]) -> Iterator[Finding]:
             said = f"{many(each.number, 'datagram')} came twice within 50 ms, by {by}."
             yield _finding("duplicates", said)
             return
+
+
+def _hears_by(view: View, socket: Sock, ifindexes: Sequence[int]) -> bool:
+    """Tell whether a socket hears the group by all of these interfaces; one that can't be asked may."""
+    if socket.ifindex:
+        return set(ifindexes) <= {socket.ifindex}
+    if socket.memberships is None or socket.multicast_all:
+        return True
+    return set(ifindexes) <= {held.ifindex for held in socket.memberships if held.group == view.question.group}

@@ -1,4 +1,4 @@
-"""The sockets on the port, from whichever witness: the program's own, or all of them."""
+"""The sockets that are judged: the program's own, or all of them on the port, from whichever witness."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def find_sockets(view: View) -> list[Sock]:
 
 
 def open_sockets(view: View) -> list[UDPSocket]:
-    """Return the sockets, each with what all looks say of it."""
+    """Return the UDP sockets that were listed, on any port, each with what all looks say of it."""
     found: dict[int, UDPSocket] = {}
     for each in view.case.evidence:
         for socket in each.sockets if isinstance(each, Sockets) else ():

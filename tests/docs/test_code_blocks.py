@@ -129,7 +129,7 @@ def test_a_mistake_in_a_block_is_found(complaints: dict[str, str], name: str) ->
 
 
 def test_every_transcript_is_made_by_the_script_that_plays_the_scenes() -> None:
-    """A prompt makes a transcript, of the tool, of an example, or of another program. Commands alone have no prompt.
+    """A block with a prompt is a transcript, whichever program it shows. Commands without output have no prompt.
 
     tests/cli/test_manual.py holds the marked ones to their scenes.
     """

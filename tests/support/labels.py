@@ -1,8 +1,11 @@
-"""Two routers and a destination that answer traceroute by hand: Linux tells no MPLS labels (RFC 4950), no interfaces.
+"""Two routers and a destination that answer traceroute by hand.
+
+Linux tells neither MPLS labels (RFC 4950) nor interfaces (RFC 5837).
 
     python labels.py
 
-They are behind a host of a lab, on en0. The first router tells labels and an interface, the second one is silent.
+This stands for them on a host of a lab, on en0. The first router tells labels and an interface. The second one is
+silent.
 """
 
 from __future__ import annotations

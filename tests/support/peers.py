@@ -74,7 +74,7 @@ def ffmpeg(seconds: int) -> list[str]:
 
 
 def sacn(name: str, priority: int, *levels: int, stays: bool = True) -> list[str]:
-    """Sends universes 1 and 258 from 198.18.0.2, until it is killed, or stops 1 soon. It needs a route to groups."""
+    """Sends universes 1 and 258 from 198.18.0.2. It needs a route to groups. If it doesn't stay, it soon stops 1."""
     return [sys.executable, "-c", SACN, name, "stays" if stays else "stops", str(priority), *map(str, levels)]
 
 

@@ -28,7 +28,9 @@ The library receives and sends batches in one of three ways:
 They differ in what [a batch costs](../explanation/performance.md#what-the-compiled-part-is-worth), and in nothing else.
 A compiled part that does not fit this Python is passed over. `trio-ipv4 --version` names the way, and says how to get
 the compiled part where it is missing. On PyPy, the commands `groups` and `doctor` ask no socket of another process,
-because PyPy can't do that without changing it. A program asks:
+because PyPy would change the socket by that.
+
+A program asks for the way:
 
 ```{{eval-rst}}
 .. currentmodule:: trio_ipv4

@@ -7,8 +7,9 @@ cd /opt/source
 
 # Unpack the newest source of a package that can be downloaded.
 fetch() {
-    rm -rf "$1" "$1"_* && mkdir "$1"
+    rm -rf "$1" && mkdir "$1"
     for each in $(apt-cache showsrc --only-source "$1" | sed -n 's/^Version: //p' | sort -Vru); do
+        rm -f "$1"_* # An earlier download, even a part of one, would be unpacked, too.
         if apt-get source -qq --tar-only "$1=$each"; then
             tar -xf "$1"_*.orig.tar.* -C "$1" --strip-components=1
             return

@@ -67,13 +67,14 @@ def transcript(match: re.Match[str], names: list[str]) -> str:
 
 def play(scene: Scene) -> str:
     """Run the commands of a scene, and return what a person would see."""
-    with tempfile.TemporaryDirectory() as files, open_lab(scene.hosts, links=scene.links, router=scene.router) as lab:
+    with tempfile.TemporaryDirectory() as files:
         # A lab that is up in another scene, or of somebody else, is no part of it.
         os.environ["TRIO_IPV4_LABS"] = os.environ["TMPDIR"] = files
-        for each in scene.before:
-            subprocess.run(on(lab, each.host, each.text), check=True, **settings())
-        with going_on(lab, scene.beside):
-            return "".join(f"$ {each.shown or each.text}\n{show(lab, each)}" for each in scene.shown)
+        with open_lab(scene.hosts, links=scene.links, router=scene.router) as lab:
+            for each in scene.before:
+                subprocess.run(on(lab, each.host, each.text), check=True, **settings())
+            with going_on(lab, scene.beside):
+                return "".join(f"$ {each.shown or each.text}\n{show(lab, each)}" for each in scene.shown)
 
 
 @contextlib.contextmanager

@@ -237,7 +237,7 @@ SCENES: Final = {
     ),
     "example-traceroute-labels": Scene(
         (Command("a", f"{POWERLESS} {TRACE_LABELS}", 2, shown=TRACE_LABELS),),
-        (Command("b", f"python {labels.__file__}"),),
+        (Command("b", f"python {shlex.quote(labels.__file__)}"),),
         before=(Command("a", "ip route add default via 198.18.0.2"),),
     ),
     "example-traceroute-prohibited": Scene(

@@ -21,6 +21,7 @@ _finding: Final = functools.partial(found, where=Where.PROGRAM)
 
 
 def cross_talk(view: View, sockets: Sequence[Sock]) -> Iterator[Finding | Unknown]:
+    """Judge whether a socket hears groups that it has not joined."""
     twins = view.case.get(Twins)
     foreign = {each.group for each in twins.heard if each.group not in {None, view.question.group}} if twins else set()
     if not foreign or view.own is None or not view.received:
@@ -41,6 +42,7 @@ def cross_talk(view: View, sockets: Sequence[Sock]) -> Iterator[Finding | Unknow
 
 
 def duplicates(view: View, sockets: Sequence[Sock]) -> Iterator[Finding]:
+    """Judge whether datagrams come twice, by two interfaces on which it is joined."""
     twins = view.case.get(Twins)
     for each in twins.duplicated if twins else ():
         heard_by = [socket for socket in sockets if _hears_by(view, socket, each.ifindexes)]

@@ -22,6 +22,7 @@ _finding: Final = functools.partial(found, where=Where.PROGRAM)
 
 
 def judge_membership(view: View, socket: Sock) -> Iterator[Finding | Unknown]:
+    """Judge whether it is a member, where, and whether its filter lets the sources in."""
     if view.memberships is None or view.question.ifindex is None:
         return
     if socket.memberships is None:

@@ -22,6 +22,7 @@ _START: Final = "Its bind may have failed: look at what it says, and start it ag
 
 
 def judge_process(view: View, program: Program) -> Iterator[Finding | Unknown]:
+    """Judge whether the program runs, and whether it does so here."""
     if not program.state:
         yield Unknown((), (f"There is no process {program.pid}.",), ("Name the program that runs now: --pid PID.",))
     elif program.state == "T":

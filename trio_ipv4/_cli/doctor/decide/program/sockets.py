@@ -122,6 +122,7 @@ def _of_listed(socket: UDPSocket, state: tuple[str, ...]) -> Sock:
 
 
 def name_of(socket: UDPSocket) -> str:
+    """Return the program that has a socket, or at least the user."""
     if socket.pids:
         return f"{socket.names[0] if socket.names else 'a program'} (pid {socket.pids[0]})"
     return f"user {socket.uid}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import functools
 
 import attrs
 
@@ -53,6 +54,10 @@ def found(
     """Return a finding."""
     return Finding(code, evidence, where, sure, others, needs, cure)
 
+
+in_the_tables = functools.partial(found, where=Where.TABLES)
+in_the_program = functools.partial(found, where=Where.PROGRAM)
+in_the_network = functools.partial(found, where=Where.NETWORK)
 
 NEEDS_WIRE = "With CAP_NET_RAW the wire can be heard: run this as root."
 WITH_PID = "Name the program: --pid PID, as its own user or as root."

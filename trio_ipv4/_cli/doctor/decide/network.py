@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 from typing import TYPE_CHECKING, Final
 
 from trio_ipv4._cli.doctor.decide import kernel
-from trio_ipv4._cli.doctor.decide.finding import NEEDS_WIRE, Finding, Unknown, Where, found
+from trio_ipv4._cli.doctor.decide.finding import NEEDS_WIRE, Finding, Unknown, in_the_network
 from trio_ipv4._cli.doctor.decide.view import FEW, LINK_LOCAL, LOOKS, SOURCE_SPECIFIC, View, duration, listed, total
 from trio_ipv4._cli.doctor.evidence import (
     Bridges,
@@ -27,7 +26,6 @@ from trio_ipv4._cli.output import many
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_finding: Final = functools.partial(found, where=Where.NETWORK)
 
 _NEEDS_PROBE: Final = "To find out whether a switch has forgotten this host, let this command send a report: --probe."
 _SAME_MAC: Final = 0x007F_FFFF
@@ -92,7 +90,7 @@ def _near(view: View) -> Iterator[Finding]:
 def _near_it(view: View, code: str, said: str, *, cure: tuple[str, ...] = ()) -> Finding:
     """It may be another flow that has nothing to do with it. A program that was named makes it no surer."""
     others = ("not-on-the-wire", *_FORGOTTEN) if view.was_member is not False else ("not-on-the-wire",)
-    return _finding(code, said, sure=False, others=others, cure=cure)
+    return in_the_network(code, said, sure=False, others=others, cure=cure)
 
 
 def _lost_in_the_bridge(view: View, below: list[Flow]) -> Finding:
@@ -100,7 +98,7 @@ def _lost_in_the_bridge(view: View, below: list[Flow]) -> Finding:
     said = f"The wire showed {_datagrams(below)} on {port}, a port of {view.interface}, and none on {view.interface}."
     rules = kernel.rules_of(view, "ingress")
     sure = any(rule.certain for rule in rules)
-    return _finding("dropped-at-ingress", said, *kernel.tell(rules), sure=sure, cure=kernel.removals(rules))
+    return in_the_network("dropped-at-ingress", said, *kernel.tell(rules), sure=sure, cure=kernel.removals(rules))
 
 
 def _is_port_of(view: View, flow: Flow) -> bool:
@@ -143,13 +141,15 @@ def _of_this_host(view: View) -> Iterator[Finding]:
         said += "".join(
             f" The socket of {each.names[0]} (pid {each.pids[0]}) has the loop off." for each in silent[:3] if each.pids
         )
-        yield _finding("loopback-off", said, deaf, sure=bool(silent), others=() if silent else ("firewall-input",))
+        yield in_the_network(
+            "loopback-off", said, deaf, sure=bool(silent), others=() if silent else ("firewall-input",)
+        )
     elif total(own) >= FEW:
         where = listed({view.name(flow.ifindex) for flow in own})
         said = (
             f"This host itself sends the group by {where}, not by {view.interface}: {_datagrams(own)} went out there."
         )
-        yield _finding("sends-on-another-interface", said, sure=False, others=("not-on-the-wire",))
+        yield in_the_network("sends-on-another-interface", said, sure=False, others=("not-on-the-wire",))
 
 
 def _loopback_off_unseen(view: View) -> Iterator[Finding]:
@@ -158,7 +158,7 @@ def _loopback_off_unseen(view: View) -> Iterator[Finding]:
     sent = view.counter("IpExt.OutMcastPkts", "before")
     if silent and sent >= 5 and not view.counter("IpExt.InMcastPkts"):
         said = f"This host sent {many(sent, 'multicast datagram')}, and a socket of it has IP_MULTICAST_LOOP 0."
-        yield _finding("loopback-off", said, sure=False, needs=(NEEDS_WIRE,))
+        yield in_the_network("loopback-off", said, sure=False, needs=(NEEDS_WIRE,))
 
 
 def _all_sockets(view: View) -> tuple[UDPSocket, ...]:
@@ -178,7 +178,7 @@ def _reports_blocked(view: View) -> Finding | None:
         return None
     rules = _igmp_rules(view, "output", "postrouting", "egress")
     said = "We joined another group. The kernel made reports of it, and none left."
-    return _finding("igmp-reports-blocked", said, *kernel.tell(rules), cure=kernel.removals(rules))
+    return in_the_network("igmp-reports-blocked", said, *kernel.tell(rules), cure=kernel.removals(rules))
 
 
 def _queries_dropped(view: View, rules: list[Rule]) -> Finding:
@@ -189,7 +189,7 @@ def _queries_dropped(view: View, rules: list[Rule]) -> Finding:
     evidence = (*kernel.tell(rules), "Queries are not answered then, and a switch forgets this host.", said)
     needs = () if revived else (_NEEDS_PROBE,)
     others = () if revived else ("not-on-the-wire",)
-    return _finding(
+    return in_the_network(
         "igmp-queries-blocked",
         *filter(None, evidence),
         sure=bool(revived),
@@ -235,7 +235,7 @@ def _silent(view: View) -> Iterator[Finding | Unknown]:
     # A slow sender may have been between two datagrams.
     sure = _watched(view) >= _LONG
     needs = () if sure else ("If it sends rarely, look for longer: --for 1m.",)
-    yield _finding("not-on-the-wire", *evidence, sure=sure, needs=needs)
+    yield in_the_network("not-on-the-wire", *evidence, sure=sure, needs=needs)
 
 
 def _others_send(view: View) -> str:
@@ -302,18 +302,18 @@ def _revived(view: View, report: OwnReport) -> Finding:
     member = f"This host has been a member on {view.interface}{view.for_how_long()}."
     if not report.revived:
         said = "The same report did not bring it at first; sent past this host's firewall, it did."
-        return _finding("igmp-reports-blocked", silent, brought, said, sure=report.refused is not None)
+        return in_the_network("igmp-reports-blocked", silent, brought, said, sure=report.refused is not None)
     heard, queries = view.igmp(), _general_queries(view)
     evidence = (silent, member, brought, _queries(view))
     if queries and not _was_asked_for(view):
-        return _finding("igmp-queries-blocked", *evidence, "This host did not answer them.", sure=False)
+        return in_the_network("igmp-queries-blocked", *evidence, "This host did not answer them.", sure=False)
     if queries or view.version() in {1, 2}:
         spoken = f"{view.interface} speaks IGMPv{view.version()}, so a querier is there."
-        return _finding("pruned-by-another", *evidence, spoken, sure=False, others=("igmp-queries-blocked",))
+        return in_the_network("pruned-by-another", *evidence, spoken, sure=False, others=("igmp-queries-blocked",))
     others = ("pruned-by-another", "igmp-queries-blocked")
     sure = heard is not None and heard.seconds > _QUERIER
     needs = () if sure else ("Watch for longer than a querier's interval: --for 130s.",)
-    return _finding("snooping-without-querier", *evidence, sure=sure, others=() if sure else others, needs=needs)
+    return in_the_network("snooping-without-querier", *evidence, sure=sure, others=() if sure else others, needs=needs)
 
 
 def _old_version(view: View, silent: str) -> Finding | None:
@@ -325,8 +325,8 @@ def _old_version(view: View, silent: str) -> Finding | None:
     whole, here = settings.get("conf.all.force_igmp_version", 0), settings.get("interface.force_igmp_version", 0)
     if whole in {1, 2} or here in {1, 2}:
         forced = f"force_igmp_version: all {whole}, {view.interface} {here}."
-        return _finding("igmp-version-forced", silent, speaks, forced, sure=False, others=("not-on-the-wire",))
-    return _finding("old-querier", silent, speaks, sure=False, others=("not-on-the-wire",))
+        return in_the_network("igmp-version-forced", silent, speaks, forced, sure=False, others=("not-on-the-wire",))
+    return in_the_network("old-querier", silent, speaks, sure=False, others=("not-on-the-wire",))
 
 
 def _about_the_source(view: View) -> list[str]:
@@ -357,4 +357,4 @@ def _silent_as_far_as_seen(view: View) -> Iterator[Finding | Unknown]:
         yield Unknown(("not-on-the-wire", *_FORGOTTEN), (silent, member), (f"{NEEDS_WIRE[:-1]} and --probe.",))
     else:
         evidence = (silent, f"After {_REPORT}, still nothing came.", *_about_the_source(view))
-        yield _finding("not-on-the-wire", *evidence, sure=False, needs=(NEEDS_WIRE,))
+        yield in_the_network("not-on-the-wire", *evidence, sure=False, needs=(NEEDS_WIRE,))

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import functools
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from trio_ipv4._cli.doctor.decide.finding import Finding, Unknown, Where, found
+from trio_ipv4._cli.doctor.decide.finding import Finding, Unknown, in_the_tables
 from trio_ipv4._cli.doctor.decide.view import FEW, listed, total
 from trio_ipv4._cli.doctor.evidence import CacheEntry, Router
 from trio_ipv4._cli.output import many
@@ -15,8 +14,6 @@ if TYPE_CHECKING:
 
     from trio_ipv4._cli.doctor.decide.view import View
 
-_finding: Final = functools.partial(found, where=Where.TABLES)
-
 
 def find(view: View) -> Iterator[Finding | Unknown]:
     """Judge the routing tables, and the TTL with which datagrams come in."""
@@ -25,7 +22,7 @@ def find(view: View) -> Iterator[Finding | Unknown]:
         return
     if not router.vifs:
         said = "/proc/net/ip_mr_vif is empty: no multicast routing daemon runs here."
-        yield _finding("router-without-multicast", said)
+        yield in_the_tables("router-without-multicast", said)
         return
     names = {vif.number: vif.interface for vif in router.vifs}
     entries = entries_of(view, router)
@@ -34,7 +31,7 @@ def find(view: View) -> Iterator[Finding | Unknown]:
         first = wrong[0]
         said = f"The group from {first.origin} is expected on {names[first.incoming]}, not on {view.interface}."
         counted = f"{first.wrong} of its packets came by another interface."
-        yield _finding("wrong-incoming-interface", said, counted, sure=bool(first.wrong))
+        yield in_the_tables("wrong-incoming-interface", said, counted, sure=bool(first.wrong))
         return
     yield from _ttl(view, entries, names)
 
@@ -76,11 +73,11 @@ def _ttl(view: View, entries: list[CacheEntry], names: dict[int, str]) -> Iterat
     ttl = max(flow.ttl for flow in flows)
     came = f"{total(flows)} datagrams came in by {view.interface} with TTL {ttl}"
     if ttl <= 1:
-        yield _finding("ttl-too-small", f"{came}: a router forwards none of them.")
+        yield in_the_tables("ttl-too-small", f"{came}: a router forwards none of them.")
         return
     for entry in entries:
         least = [threshold for _, threshold in entry.outgoing]
         if least and ttl <= min(least) and min(least) > 1:
             said = f"{came}, and {names.get(entry.outgoing[0][0], 'the way out')} demands more than {min(least)}."
-            yield _finding("ttl-too-small", said)
+            yield in_the_tables("ttl-too-small", said)
             return

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 from ipaddress import IPv4Address
 from typing import TYPE_CHECKING, Final
 
 from trio_ipv4._cli.doctor.decide import kernel, tables
-from trio_ipv4._cli.doctor.decide.finding import WITH_PID, Finding, Unknown, Where, found
+from trio_ipv4._cli.doctor.decide.finding import WITH_PID, Finding, Unknown, in_the_network
 from trio_ipv4._cli.doctor.decide.view import FEW, View, listed, total
 from trio_ipv4._cli.doctor.evidence import Flow, HeardFrom, Program, ProgramSocket, Twins
 from trio_ipv4._cli.output import many
@@ -15,7 +14,6 @@ from trio_ipv4._cli.output import many
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_finding: Final = functools.partial(found, where=Where.NETWORK)
 
 _NEEDS_WIRE = "With CAP_NET_RAW what goes out can be heard: run this as root."
 _WAYS_OUT: Final = ("output", "postrouting", "egress")
@@ -34,7 +32,7 @@ def find(view: View) -> Iterator[Finding | Unknown]:
     elif total(elsewhere) >= FEW:
         where = listed({view.name(flow.ifindex) for flow in elsewhere})
         said = f"{many(total(elsewhere), 'datagram')} went out by {where}, and none by {view.interface}."
-        yield _finding("sends-on-another-interface", said)
+        yield in_the_network("sends-on-another-interface", said)
     else:
         yield from _nothing_seen(view, silent=out is not None)
 
@@ -75,7 +73,7 @@ def _of_the_process(view: View) -> Iterator[Finding | Unknown]:
     program = view.case.get(Program)
     if program is not None and program.state == "T":
         said = f"{program.name} (pid {program.pid}) is in state {program.state}: stopped."
-        yield _finding("program-stopped", said, cure=(f"kill -CONT {program.pid}",))
+        yield in_the_network("program-stopped", said, cure=(f"kill -CONT {program.pid}",))
 
 
 def _too_near(view: View, ttl: int, said: str) -> Iterator[Finding]:
@@ -83,7 +81,9 @@ def _too_near(view: View, ttl: int, said: str) -> Iterator[Finding]:
     receiver = view.question.receiver
     way = view.ways(receiver) if receiver is not None else None
     if ttl == 1 and way is not None and way.gateway is not None:
-        yield _finding("ttl-too-small", said, f"{receiver} is behind a router: the way to it leads by {way.gateway}.")
+        yield in_the_network(
+            "ttl-too-small", said, f"{receiver} is behind a router: the way to it leads by {way.gateway}."
+        )
 
 
 def _nothing_seen(view: View, *, silent: bool) -> Iterator[Finding | Unknown]:
@@ -91,7 +91,7 @@ def _nothing_seen(view: View, *, silent: bool) -> Iterator[Finding | Unknown]:
     heard = copies(view)
     if heard and all(each.ttl == 0 for each in heard):
         number = many(sum(each.number for each in heard), "datagram")
-        yield _finding("ttl-zero", f"This host heard {number} of its own with TTL 0.", *_none_out(silent=silent))
+        yield in_the_network("ttl-zero", f"This host heard {number} of its own with TTL 0.", *_none_out(silent=silent))
         return
     if heard and not silent:
         here = [each for each in heard if each.ifindex == view.question.ifindex]
@@ -100,7 +100,9 @@ def _nothing_seen(view: View, *, silent: bool) -> Iterator[Finding | Unknown]:
             yield from _too_near(view, ttl, f"This host heard its own datagrams, with TTL {ttl}.")
         else:
             where = listed({view.name(each.ifindex) for each in heard})
-            yield _finding("sends-on-another-interface", f"This host heard its own datagrams on {where}.", sure=False)
+            yield in_the_network(
+                "sends-on-another-interface", f"This host heard its own datagrams on {where}.", sure=False
+            )
         return
     found = list(_refused(view, silent=silent))
     yield from found
@@ -132,7 +134,7 @@ def _refused(view: View, *, silent: bool) -> Iterator[Finding]:
         said = [f"Ip OutDiscards grew by {discarded}: that many were refused (EPERM)."] if discarded else []
         said += [f"The kernel says that a rule of the firewall dropped {dropped} of them."] if dropped else []
         sure = dropped >= FEW or (silent and any(rule.certain for rule in rules))
-        yield _finding(
+        yield in_the_network(
             "firewall-output",
             *_none_out(silent=silent),
             *said,
@@ -152,7 +154,7 @@ def _by_its_options(view: View, program: Program, *, silent: bool) -> Iterator[F
             return
     if silent:
         said = f"None went out, no counter of errors grew, and nothing in the options of {who} forbids it."
-        yield _finding("not-sending", said, sure=False, others=("larger-than-the-mtu",))
+        yield in_the_network("not-sending", said, sure=False, others=("larger-than-the-mtu",))
     else:
         yield Unknown(("not-sending", "firewall-output"), (), (_NEEDS_WIRE,))
 
@@ -161,15 +163,15 @@ def _of_a_socket(view: View, who: str, socket: ProgramSocket, *, silent: bool) -
     # IP_MULTICAST_IF is not read: the kernel tells an address, and not the index by which it was set.
     if socket.multicast_ttl == 0:
         sure = view.was_member is True
-        return _finding("ttl-zero", f"The socket of {who} has IP_MULTICAST_TTL 0.", sure=sure)
+        return in_the_network("ttl-zero", f"The socket of {who} has IP_MULTICAST_TTL 0.", sure=sure)
     receiver = view.question.receiver
     leads = view.ways(receiver) if receiver is not None else None
     if socket.multicast_ttl == 1 and leads is not None and leads.gateway is not None:
         said = f"The socket of {who} has IP_MULTICAST_TTL 1, and {receiver} is behind the router {leads.gateway}."
-        return _finding("ttl-too-small", said)
+        return in_the_network("ttl-too-small", said)
     if silent and socket.path_mtu_discovery in _NEVER_FRAGMENTED:
         mtu = view.link.mtu if view.link else 0
         said = f"The socket of {who} may not fragment (IP_MTU_DISCOVER), and the MTU of {view.interface} is {mtu}."
         none = "None went out, and no counter grew, as with EMSGSIZE."
-        return _finding("larger-than-the-mtu", none, said, sure=False, others=("not-sending",))
+        return in_the_network("larger-than-the-mtu", none, said, sure=False, others=("not-sending",))
     return None

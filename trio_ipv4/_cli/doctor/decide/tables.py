@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 from typing import TYPE_CHECKING, Final
 
-from trio_ipv4._cli.doctor.decide.finding import Finding, Where, found
+from trio_ipv4._cli.doctor.decide.finding import Finding, in_the_tables
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -13,7 +12,6 @@ if TYPE_CHECKING:
     from trio_ipv4._cli.doctor.decide.view import View
 
 _MOST_NAMES: Final = 8
-_finding: Final = functools.partial(found, where=Where.TABLES)
 
 
 def find(view: View) -> Iterator[Finding]:
@@ -22,7 +20,7 @@ def find(view: View) -> Iterator[Finding]:
     way = view.ways(question.group)
     if question.ifindex is None:
         if question.named:
-            yield _finding("no-such-interface", *_what_there_is(view))
+            yield in_the_tables("no-such-interface", *_what_there_is(view))
         elif way is not None and way.error is not None:
             yield no_route(view, way.error)
         return
@@ -30,9 +28,9 @@ def find(view: View) -> Iterator[Finding]:
     if link is None:
         return
     if not link.up:
-        yield _finding("interface-down", f"{link.name} lacks the flag UP.")
+        yield in_the_tables("interface-down", f"{link.name} lacks the flag UP.")
     elif not link.carrier and not link.loopback:
-        yield _finding("no-carrier", f"{link.name} is up, and has no carrier.")
+        yield in_the_tables("no-carrier", f"{link.name} is up, and has no carrier.")
 
 
 def _what_there_is(view: View) -> Iterator[str]:
@@ -50,5 +48,5 @@ def no_route(view: View, error: str) -> Finding:
     """Return what it means that the routes have none to the group."""
     said = f"The kernel's routes answer {error} for {view.question.group}."
     if error == "ENETUNREACH":
-        return _finding("no-multicast-route", f"{said} No interface was named either.")
-    return _finding("route-forbids", said)
+        return in_the_tables("no-multicast-route", f"{said} No interface was named either.")
+    return in_the_tables("route-forbids", said)

@@ -8,12 +8,11 @@ Everything is judged by what it was before our own join, which makes careless so
 
 from __future__ import annotations
 
-import functools
 from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from trio_ipv4._cli.doctor.decide.finding import Finding, Unknown, Where, found
+from trio_ipv4._cli.doctor.decide.finding import Finding, Unknown, in_the_program
 from trio_ipv4._cli.doctor.decide.program.besides import cross_talk, duplicates
 from trio_ipv4._cli.doctor.decide.program.membership import judge_membership
 from trio_ipv4._cli.doctor.decide.program.process import (
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
     from trio_ipv4._cli.doctor.decide.program.sockets import Sock
     from trio_ipv4._cli.doctor.decide.view import View
 
-_finding: Final = functools.partial(found, where=Where.PROGRAM)
 _PERMISSIONS: Final = frozenset({"EPERM", "EACCES"})
 _BINDINGS: Final = frozenset(
     {"ipv6-only-socket", "socket-is-connected", "bound-to-another-address", "bound-to-another-interface"}
@@ -127,14 +125,18 @@ def _binding(view: View, socket: Sock) -> Iterator[Finding | Unknown]:
     group, who = str(view.question.group), socket.label
     names = {group, f"::ffff:{group}"}
     if socket.states and all(state == "T" for state in socket.states):
-        yield _finding("program-stopped", f"The program {who} is stopped.", cure=(f"kill -CONT {listed(socket.pids)}",))
+        yield in_the_program(
+            "program-stopped", f"The program {who} is stopped.", cure=(f"kill -CONT {listed(socket.pids)}",)
+        )
     elif socket.only_ipv6:
-        yield _finding("ipv6-only-socket", f"The socket of {who} is an IPv6 one with IPV6_V6ONLY 1.")
+        yield in_the_program("ipv6-only-socket", f"The socket of {who} is an IPv6 one with IPV6_V6ONLY 1.")
     elif socket.peer is not None and not (socket.local in names and socket.peer in map(str, view.sources)):
         said = f"The socket of {who} is connected to {socket.peer}; its own address is {socket.local}."
-        yield _finding("socket-is-connected", said)
+        yield in_the_program("socket-is-connected", said)
     elif not socket.is_wild and socket.local not in names:
-        yield _finding("bound-to-another-address", f"The socket of {who} is bound to {socket.local}, not to {group}.")
+        yield in_the_program(
+            "bound-to-another-address", f"The socket of {who} is bound to {socket.local}, not to {group}."
+        )
     elif socket.ifindex and view.link is not None and socket.ifindex not in {view.link.index, view.link.master}:
         said = f"The socket of {who} is bound to {view.name(socket.ifindex)}, not to {view.interface}."
-        yield _finding("bound-to-another-interface", said)
+        yield in_the_program("bound-to-another-interface", said)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import functools
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from trio_ipv4._cli.doctor.decide.finding import Finding, Unknown, Where, found
+from trio_ipv4._cli.doctor.decide.finding import Finding, Unknown, in_the_program
 from trio_ipv4._cli.doctor.decide.program.sockets import MEMBERSHIP
 from trio_ipv4._cli.doctor.decide.view import FEW, listed
 from trio_ipv4._cli.doctor.evidence import Twins
@@ -16,8 +15,6 @@ if TYPE_CHECKING:
 
     from trio_ipv4._cli.doctor.decide.program.sockets import Sock
     from trio_ipv4._cli.doctor.decide.view import View
-
-_finding: Final = functools.partial(found, where=Where.PROGRAM)
 
 
 def cross_talk(view: View, sockets: Sequence[Sock]) -> Iterator[Finding | Unknown]:
@@ -37,7 +34,7 @@ def cross_talk(view: View, sockets: Sequence[Sock]) -> Iterator[Finding | Unknow
         if others:
             said = f"{listed(others)} comes in with the same port. The socket of {socket.label} has not joined it."
             how = "Its socket is bound to 0.0.0.0 with IP_MULTICAST_ALL 1, so it hears what others have joined."
-            yield _finding("cross-talk", said, how, sure=socket.memberships is not None)
+            yield in_the_program("cross-talk", said, how, sure=socket.memberships is not None)
             return
 
 
@@ -49,7 +46,7 @@ def duplicates(view: View, sockets: Sequence[Sock]) -> Iterator[Finding]:
         if each.number >= FEW and each.group in {None, view.question.group} and heard_by:
             by = listed(view.name(index) for index in each.ifindexes)
             said = f"{many(each.number, 'datagram')} came twice within 50 ms, by {by}."
-            yield _finding("duplicates", said)
+            yield in_the_program("duplicates", said)
             return
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 from ipaddress import IPv4Address
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from trio_ipv4._cli.doctor.decide.finding import WITH_PID, Finding, Unknown, Where, found
+from trio_ipv4._cli.doctor.decide.finding import WITH_PID, Finding, Unknown, in_the_program
 from trio_ipv4._cli.doctor.decide.program.sockets import MEMBERSHIP
 from trio_ipv4._cli.doctor.decide.view import SOURCE_SPECIFIC, listed
 
@@ -17,8 +16,6 @@ if TYPE_CHECKING:
     from trio_ipv4._cli.doctor.decide.view import View
     from trio_ipv4._cli.doctor.evidence import Held
     from trio_ipv4._cli.merge import Filter
-
-_finding: Final = functools.partial(found, where=Where.PROGRAM)
 
 
 def judge_membership(view: View, socket: Sock) -> Iterator[Finding | Unknown]:
@@ -36,7 +33,7 @@ def judge_membership(view: View, socket: Sock) -> Iterator[Finding | Unknown]:
         said = (
             f"The socket of {socket.label} says that it is a member on {where}; /proc/net/igmp has no such membership."
         )
-        yield _finding("dead-membership", said)
+        yield in_the_program("dead-membership", said)
     elif here:
         yield from _own_filter(view, socket, here[0])
     elif socket.multicast_all is False or not _hears_by_others(view):
@@ -55,19 +52,19 @@ def _accepts(hears: Filter | Held, source: IPv4Address) -> bool:
 
 def _own_filter(view: View, socket: Sock, held: Held) -> Iterator[Finding | Unknown]:
     if held.mode == "include" and not held.sources:
-        yield _finding("member-of-nobody", f"The filter of {socket.label} is INCLUDE with no source.")
+        yield in_the_program("member-of-nobody", f"The filter of {socket.label} is INCLUDE with no source.")
         return
     if not view.sources or any(_accepts(held, source) for source in view.sources):
         return
     refused = listed(view.sources)
     said = f"The filter of {socket.label} is {held.mode.upper()} {{{listed(held.sources)}}}: it refuses {refused}."
     if held.mode == "exclude":
-        yield _finding("source-excluded", said)
+        yield in_the_program("source-excluded", said)
     elif len(held.sources) >= view.settings.get("igmp_max_msf", 10):
         limit = f"It holds {len(held.sources)} sources: net.ipv4.igmp_max_msf allows no more."
-        yield _finding("source-limit", said, limit)
+        yield in_the_program("source-limit", said, limit)
     else:
-        yield _finding("source-not-included", said, cure=_join_source(view))
+        yield in_the_program("source-not-included", said, cure=_join_source(view))
 
 
 def _join_source(view: View) -> tuple[str, ...]:
@@ -84,7 +81,7 @@ def _no_membership(view: View, socket: Sock, ours: Sequence[Held]) -> Iterator[F
         yield from _elsewhere(view, f"The socket of {socket.label} is a member on {view.name(ours[0].ifindex)}.")
     elif max(held, (socket.option_memory or 0) // MEMBERSHIP) >= most:
         said = f"The socket of {socket.label} holds {most} memberships: net.ipv4.igmp_max_memberships allows no more."
-        yield _finding("membership-limit", said, cure=_more_memberships(most))
+        yield in_the_program("membership-limit", said, cure=_more_memberships(most))
     else:
         yield from _not_a_member(view, socket)
 
@@ -101,7 +98,7 @@ def _elsewhere(view: View, said: str, *, sure: bool = True) -> Iterator[Finding]
     came = view.received or bool(view.wire_count)
     if came:
         here = f"The datagrams come in by {view.interface}."
-        yield _finding("joined-on-another-interface", said, here, sure=sure)
+        yield in_the_program("joined-on-another-interface", said, here, sure=sure)
 
 
 def _not_a_member(view: View, socket: Sock) -> Iterator[Finding | Unknown]:
@@ -109,10 +106,12 @@ def _not_a_member(view: View, socket: Sock) -> Iterator[Finding | Unknown]:
     who = socket.label
     if view.was_member and socket.multicast_all is False:
         said = f"The socket of {who} is no member of {view.question.group}, and has IP_MULTICAST_ALL 0."
-        yield _finding("socket-not-a-member", said, f"Another socket on this host is a member on {view.interface}.")
+        yield in_the_program(
+            "socket-not-a-member", said, f"Another socket on this host is a member on {view.interface}."
+        )
     elif link is not None and not link.addresses:
         said = f"{link.name} has no IPv4 address, and the socket of {who} is no member there."
-        yield _finding("no-address", said, sure=False, others=("not-a-member",))
+        yield in_the_program("no-address", said, sure=False, others=("not-a-member",))
     else:
         others = [each for each in socket.memberships or () if each.group != view.question.group]
         more = (f"It is a member of {listed({each.group for each in others})}.",) if others else ()
@@ -120,7 +119,7 @@ def _not_a_member(view: View, socket: Sock) -> Iterator[Finding | Unknown]:
         said = f"The socket of {who} is no member of {view.question.group}."
         # An interface without an address, and a port that somebody keeps to himself, look the same.
         sure = link is not None and view.own is not None
-        yield _finding("not-a-member", said, *more, *nobody, sure=sure)
+        yield in_the_program("not-a-member", said, *more, *nobody, sure=sure)
 
 
 def _seen_from_outside(view: View, socket: Sock) -> Iterator[Finding | Unknown]:
@@ -140,7 +139,7 @@ def _seen_from_outside(view: View, socket: Sock) -> Iterator[Finding | Unknown]:
     elif memory is not None and memory >= MEMBERSHIP * view.settings.get("igmp_max_memberships", 20):
         most = view.settings.get("igmp_max_memberships", 20)
         said = f"The socket of {socket.label} holds {memory} octets of options: {most} memberships, as many as it may."
-        yield _finding("membership-limit", said, sure=False, cure=_more_memberships(most))
+        yield in_the_program("membership-limit", said, sure=False, cure=_more_memberships(most))
     elif view.link is not None and not view.link.addresses:
         yield from _not_a_member(view, socket)
     else:
@@ -158,16 +157,16 @@ def _merged_filter(view: View) -> Iterator[Finding | Unknown]:
     nobody = neighbour is not None and neighbour.group == "refused" and neighbour.all_hosts != "refused"
     if nobody and not merged.filter.sources:
         said = f"The kernel refuses any source of the group on {view.interface}, though it is joined there."
-        yield _finding("member-of-nobody", said)
+        yield in_the_program("member-of-nobody", said)
         return
     if not view.sources or any(_accepts(merged.filter, source) for source in view.sources):
         return
     shown, refused = listed(merged.filter.sources), listed(view.sources)
     said = f"The members' filter on {view.interface} is {merged.filter.mode.upper()} {{{shown}}}: it refuses {refused}."
     if merged.filter.mode == "exclude":
-        yield _finding("source-excluded", said, sure=merged.certain)
+        yield in_the_program("source-excluded", said, sure=merged.certain)
     elif len(merged.filter.sources) >= view.settings.get("igmp_max_msf", 10):
         limit = f"net.ipv4.igmp_max_msf allows {view.settings.get('igmp_max_msf', 10)} sources."
-        yield _finding("source-limit", said, limit, sure=False)
+        yield in_the_program("source-limit", said, limit, sure=False)
     else:
-        yield _finding("source-not-included", said, sure=merged.certain, cure=_join_source(view))
+        yield in_the_program("source-not-included", said, sure=merged.certain, cure=_join_source(view))

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 from typing import TYPE_CHECKING, Final
 
 from trio_ipv4._cli.doctor.causes import CAUSES
-from trio_ipv4._cli.doctor.decide.finding import Finding, Unknown, Where, found
+from trio_ipv4._cli.doctor.decide.finding import Finding, Unknown, in_the_program
 from trio_ipv4._cli.doctor.decide.program.sockets import name_of, open_sockets
 from trio_ipv4._cli.doctor.decide.view import listed
 from trio_ipv4._cli.doctor.evidence import Elsewhere, Program
@@ -16,7 +15,6 @@ if TYPE_CHECKING:
 
     from trio_ipv4._cli.doctor.decide.view import View
 
-_finding: Final = functools.partial(found, where=Where.PROGRAM)
 _NOBODY: Final = "In this one nobody has the port open."
 _START: Final = "Its bind may have failed: look at what it says, and start it again."
 
@@ -27,10 +25,10 @@ def judge_process(view: View, program: Program) -> Iterator[Finding | Unknown]:
         yield Unknown((), (f"There is no process {program.pid}.",), ("Name the program that runs now: --pid PID.",))
     elif program.state == "T":
         evidence = f"{program.name} (pid {program.pid}) is in state {program.state}: stopped."
-        yield _finding("program-stopped", evidence, cure=(f"kill -CONT {program.pid}",))
+        yield in_the_program("program-stopped", evidence, cure=(f"kill -CONT {program.pid}",))
     elif _is_elsewhere(program):
         evidence = f"{program.name} (pid {program.pid}) is in another network namespace than this command."
-        yield _finding("other-network-namespace", evidence, cure=_there(view, program.pid))
+        yield in_the_program("other-network-namespace", evidence, cure=_there(view, program.pid))
 
 
 def _there(view: View, pid: int) -> tuple[str, ...]:
@@ -63,7 +61,7 @@ def without_a_socket(view: View, program: Program | None) -> Iterator[Finding | 
         )
     else:
         has = f"{program.name} (pid {program.pid}) has UDP sockets on port {listed(ports)}"
-        yield _finding("other-port", f"{has}, not on {view.question.port}.")
+        yield in_the_program("other-port", f"{has}, not on {view.question.port}.")
 
 
 def _open_elsewhere(view: View, program: Program | None) -> Iterator[Finding]:
@@ -80,7 +78,7 @@ def _open_elsewhere(view: View, program: Program | None) -> Iterator[Finding]:
             here = f"In this one port {view.question.port} is held by {holders}." if holders else _NOBODY
             others = () if its else ("not-a-member",)
             cure = _there(view, each.pid)
-            yield _finding("other-network-namespace", said, here, sure=its, others=others, cure=cure)
+            yield in_the_program("other-network-namespace", said, here, sure=its, others=others, cure=cure)
             return
 
 
@@ -97,6 +95,6 @@ def port_in_use(view: View, *, sure: bool = True) -> Iterator[Finding | Unknown]
     holders = [each for each in open_sockets(view) if each.port == view.question.port]
     named = listed({name_of(each) for each in holders}) or "somebody whom this user can't see"
     said = f"bind({view.question.group}:{view.question.port}) says EADDRINUSE, though it asks to share the port."
-    yield _finding(
+    yield in_the_program(
         "port-in-use", said, f"The port is held by {named}.", sure=sure, others=() if sure else ("not-a-member",)
     )

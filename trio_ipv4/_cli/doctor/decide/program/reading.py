@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 from typing import TYPE_CHECKING, Final
 
-from trio_ipv4._cli.doctor.decide.finding import WITH_PID, Finding, Unknown, Where, found
+from trio_ipv4._cli.doctor.decide.finding import WITH_PID, Finding, Unknown, in_the_program
 from trio_ipv4._cli.doctor.decide.view import FEW, LOOKS
 from trio_ipv4._cli.doctor.evidence import Sockets
 from trio_ipv4._cli.output import many
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
     from trio_ipv4._cli.doctor.decide.view import View
     from trio_ipv4._cli.doctor.evidence import UDPSocket
 
-_finding: Final = functools.partial(found, where=Where.PROGRAM)
 _AT_THE_EDGES: Final = 2
 """In datagrams: two witnesses begin and end a look one after the other."""
 _LEAST_TRUESIZE: Final = 512
@@ -38,7 +36,7 @@ def judge_reading(view: View, socket: Sock) -> Iterator[Finding | Unknown]:
         yield from _overflows(view, socket, queue)
     elif queue.peak and not queue.fell and _kept_all(view, queue.peak - (queue.low or 0)):
         said = f"The queue of {socket.label} only grew: {queue.peak} of {queue.buffer} octets."
-        yield _finding("program-does-not-read", said, sure=False, others=("receive-buffer-overflow",))
+        yield in_the_program("program-does-not-read", said, sure=False, others=("receive-buffer-overflow",))
 
 
 def _kept_all(view: View, octets: int) -> bool:
@@ -57,9 +55,9 @@ def _rejects(view: View, socket: Sock, queue: UDPSocket) -> Iterator[Finding | U
         yield Unknown(("socket-filter", "cgroup-filter", "bad-udp-checksum"), (said,), (WITH_PID,))
     elif socket.filter_length:
         length = many(socket.filter_length, "instruction")
-        yield _finding("socket-filter", said, f"Its BPF program has {length}.", sure=sure)
+        yield in_the_program("socket-filter", said, f"Its BPF program has {length}.", sure=sure)
     elif socket.filter_length == 0:
-        yield _finding("cgroup-filter", said, "The socket itself has no BPF program.", sure=False)
+        yield in_the_program("cgroup-filter", said, "The socket itself has no BPF program.", sure=False)
     else:
         yield Unknown(("socket-filter", "cgroup-filter"), (said,), (WITH_PID,))
 
@@ -70,7 +68,7 @@ def _overflows(view: View, socket: Sock, queue: UDPSocket) -> Iterator[Finding |
     # It was full when it dropped. If it is not always full, somebody reads.
     if queue.fell or (queue.low is not None and 2 * queue.low < queue.buffer):
         full = view.dropped(["SOCKET_RCVBUFF"]) or 2 * (queue.peak or 0) >= queue.buffer
-        yield _finding("receive-buffer-overflow", said, sure=bool(full), cure=_read_faster(view, queue))
+        yield in_the_program("receive-buffer-overflow", said, sure=bool(full), cure=_read_faster(view, queue))
         return
     dropped, heard = _dropped_while_joined(view, queue), view.heard or 0
     if dropped is None or heard < FEW or not (socket.states or socket.pids):
@@ -78,10 +76,10 @@ def _overflows(view: View, socket: Sock, queue: UDPSocket) -> Iterator[Finding |
         yield Unknown(codes, (said, "Its queue never fell."), (WITH_PID,))
     elif dropped >= heard - _AT_THE_EDGES:
         every = f"It dropped as many as our own receiver heard, {heard}: each read would have made room."
-        yield _finding("program-does-not-read", said, every)
+        yield in_the_program("program-does-not-read", said, every)
     else:
         more = ("program-does-not-read",)
-        yield _finding("receive-buffer-overflow", said, sure=False, others=more, cure=_read_faster(view, queue))
+        yield in_the_program("receive-buffer-overflow", said, sure=False, others=more, cure=_read_faster(view, queue))
 
 
 def _read_faster(view: View, queue: UDPSocket) -> tuple[str, ...]:

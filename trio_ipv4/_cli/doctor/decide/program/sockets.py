@@ -84,27 +84,26 @@ def _both(one: UDPSocket, other: UDPSocket) -> UDPSocket:
 
 
 def _of_program(program: Program, socket: ProgramSocket, sampled: UDPSocket | None) -> Sock:
-    return Sock(
-        f"{program.name} (pid {program.pid})",
-        socket.local,
-        socket.family,
-        socket.port,
-        socket.peer,
-        socket.ifindex,
-        socket.multicast_all,
-        socket.only_ipv6,
-        socket.option_memory,
-        socket.memberships,
-        socket.filter_length,
-        sampled,
-        (program.state,),
-        (program.pid,),
+    return attrs.evolve(
+        _of_either(f"{program.name} (pid {program.pid})", socket),
+        memberships=socket.memberships,
+        filter_length=socket.filter_length,
+        sampled=sampled,
+        states=(program.state,),
+        pids=(program.pid,),
     )
 
 
 def _of_listed(socket: UDPSocket, state: tuple[str, ...]) -> Sock:
+    return attrs.evolve(
+        _of_either(name_of(socket), socket), sampled=socket, states=socket.states or state, pids=socket.pids
+    )
+
+
+def _of_either(label: str, socket: ProgramSocket | UDPSocket) -> Sock:
+    """Return what both witnesses tell of a socket."""
     return Sock(
-        name_of(socket),
+        label,
         socket.local,
         socket.family,
         socket.port,
@@ -113,11 +112,6 @@ def _of_listed(socket: UDPSocket, state: tuple[str, ...]) -> Sock:
         socket.multicast_all,
         socket.only_ipv6,
         socket.option_memory,
-        None,
-        None,
-        socket,
-        socket.states or state,
-        socket.pids,
     )
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
-import functools
 import os
 import socket
 import struct
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
+from trio_ipv4._cli.libc import libc
 from trio_ipv4._cli.merge import Filter
 from trio_ipv4._cli.pidfd import pidfd_getfd, pidfd_open
 
@@ -43,11 +43,6 @@ _MCAST_INCLUDE: Final = 1  # linux/in.h
 _CLASSES: Final = {"net_cls", "net_prio"}
 _SMALLEST_MEMBERSHIP: Final = 32
 """Octets of a struct ip_mc_socklist (linux/igmp.h): 48 where a pointer has 64 bits, 32 where it has 32."""
-
-
-@functools.cache
-def _libc() -> ctypes.CDLL:
-    return ctypes.CDLL(None, use_errno=True)
 
 
 @contextlib.contextmanager
@@ -116,7 +111,7 @@ def filter_length(of: socket.socket) -> int | None:
     # In instructions; with room for none the kernel tells their number alone (sk_get_filter in net/core/filter.c).
     length = ctypes.c_uint32(0)
     place = ctypes.byref(length)
-    if not _libc().getsockopt(of.fileno(), socket.SOL_SOCKET, _SO_GET_FILTER, None, place):
+    if not libc().getsockopt(of.fileno(), socket.SOL_SOCKET, _SO_GET_FILTER, None, place):
         return length.value
     return 1 if ctypes.get_errno() == errno.EACCES else None
 
@@ -139,7 +134,7 @@ class Question:
     def put(self, descriptor: int) -> Filter | None:
         """Return the socket's filter, or `None` if it is no member there."""
         room = 0
-        while not _libc().getsockopt(descriptor, socket.IPPROTO_IP, _MCAST_MSFILTER, self._buffer, self._pointer):
+        while not libc().getsockopt(descriptor, socket.IPPROTO_IP, _MCAST_MSFILTER, self._buffer, self._pointer):
             answer = bytes(self._buffer)
             *_, mode, number = _GROUP_FILTER.unpack_from(answer)
             if number <= room:

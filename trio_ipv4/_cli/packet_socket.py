@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import ctypes
-import os
 import socket
 import struct
 import sys
 from typing import TYPE_CHECKING, Final, NamedTuple, final
 
 from trio_ipv4 import RawInstruction, UnsupportedError
+from trio_ipv4._cli.libc import last_error, libc
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -138,7 +138,7 @@ class Receiver:
         self._header: Final = _Header(ctypes.addressof(self._address))
         self._header.vectors, self._header.number = ctypes.addressof(self._vector), 1
         self._header.control = ctypes.addressof(self._control)
-        self._receive: Final = ctypes.CDLL(None, use_errno=True).recvmsg
+        self._receive: Final = libc().recvmsg
 
     def receive(self) -> Frame:
         """Return the next packet, without waiting.
@@ -150,7 +150,7 @@ class Receiver:
         self._header.name_length, self._header.control_length = _ADDRESS.size, self._room
         length = self._receive(self._own.fileno(), ctypes.byref(self._header), 0)
         if length < 0:
-            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+            raise last_error()
         _, protocol, ifindex, link, kind, _ = _ADDRESS.unpack(self._address.raw)
         control = self._control.raw[: self._header.control_length]
         return Frame(

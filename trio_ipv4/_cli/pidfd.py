@@ -5,12 +5,11 @@ A number comes to mean another process once its own has ended. A descriptor does
 
 from __future__ import annotations
 
-import ctypes
 import errno
-import functools
-import os
 import sys
 from typing import Final
+
+from trio_ipv4._cli.libc import last_error, libc
 
 _PIDFD_OPEN: Final = 434
 _PIDFD_GETFD: Final = 438
@@ -41,12 +40,7 @@ def pidfd_getfd(process: int, descriptor: int) -> int:
 
 
 def _call(*arguments: int) -> int:
-    descriptor: int = _libc().syscall(*arguments)
+    descriptor: int = libc().syscall(*arguments)
     if descriptor < 0:
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+        raise last_error()
     return descriptor
-
-
-@functools.cache
-def _libc() -> ctypes.CDLL:
-    return ctypes.CDLL(None, use_errno=True)

@@ -11,6 +11,7 @@ import sys
 from typing import TYPE_CHECKING, Final
 
 from trio_ipv4 import UnsupportedError
+from trio_ipv4._cli.libc import last_error, libc
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -79,12 +80,12 @@ def _call(command: int, attributes: bytes) -> int:
     buffer = ctypes.create_string_buffer(attributes, len(attributes))
     length = ctypes.c_uint(len(attributes))
     while True:
-        done = int(_libc().syscall(_number(), command, buffer, length))
+        done = int(libc().syscall(_number(), command, buffer, length))
         if done >= 0:
             return done
         # The verifier gives up when a signal comes (linux: bpf_check, EAGAIN).
-        if (number := ctypes.get_errno()) not in {errno.EAGAIN, errno.EINTR}:
-            raise OSError(number, os.strerror(number))
+        if ctypes.get_errno() not in {errno.EAGAIN, errno.EINTR}:
+            raise last_error()
 
 
 @functools.cache
@@ -93,8 +94,3 @@ def _number() -> int:
     if sys.platform != "linux" or machine not in _BPF or struct.calcsize("P") != 8:
         raise UnsupportedError("bpf(2)", f"{sys.platform} on {machine}")
     return _BPF[machine]
-
-
-@functools.cache
-def _libc() -> ctypes.CDLL:
-    return ctypes.CDLL(None, use_errno=True)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from pathlib import Path
 
 import pytest
 
+from support.files import load
 from trio_ipv4._cli.doctor import decide
 from trio_ipv4._cli.doctor.causes import CAUSES
 
@@ -19,11 +19,7 @@ RULES = Path(decide.__file__).parent  # Not the checkout: an installed wheel has
 
 def test_the_page_nothing_arrives_has_the_table() -> None:
     """`python tools/causes_page.py` writes it."""
-    found = importlib.util.spec_from_file_location("causes_page", ROOT / "tools/causes_page.py")
-    assert found is not None
-    assert found.loader is not None
-    tool = importlib.util.module_from_spec(found)
-    found.loader.exec_module(tool)
+    tool = load(ROOT / "tools/causes_page.py")
     assert tool.PAGE.read_text(encoding="utf-8") == tool.write_page()
 
 

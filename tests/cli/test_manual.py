@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import pkgutil
 import re
 from pathlib import Path
-from typing import Any
 
 import attrs
 import pytest
 
+from support.files import load
 from trio_ipv4 import _cli
 from trio_ipv4._cli.output import Record
 
@@ -42,16 +41,6 @@ def rows(event: str) -> list[str]:
     return [line for line in lines if line.startswith(f"| `{event}` |")]
 
 
-def load_scenes() -> Any:
-    """The module tools/transcripts/scenes.py."""
-    spec = importlib.util.spec_from_file_location("scenes", ROOT / "tools/transcripts/scenes.py")
-    assert spec is not None
-    assert spec.loader is not None
-    scenes = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(scenes)
-    return scenes
-
-
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_a_page_that_the_index_names(command: str) -> None:
     page = (PAGES / f"{command}.md").read_text(encoding="utf-8")
@@ -69,7 +58,7 @@ def test_every_key_of_every_record_is_in_the_manual(event: str) -> None:
 
 def test_every_transcript_is_of_a_scene_as_it_is_played_now() -> None:
     """The script that makes them is run by hand: `tools/transcripts/run.py`."""
-    scenes = load_scenes()
+    scenes = load(ROOT / "tools/transcripts/scenes.py")
     found = [match for page in (ROOT / "docs").rglob("*.md") for match in scenes.MARK.finditer(page.read_text())]
     assert sorted(match[1] for match in found) == sorted(scenes.SCENES)
     for match in found:
@@ -83,7 +72,7 @@ def test_every_transcript_is_of_a_scene_as_it_is_played_now() -> None:
 
 
 def test_every_example_in_a_scene_is_there() -> None:
-    scenes = load_scenes()
+    scenes = load(ROOT / "tools/transcripts/scenes.py")
     named = {
         name
         for scene in scenes.SCENES.values()

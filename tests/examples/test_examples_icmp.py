@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
-import importlib.util
 import re
 import select
 import shutil
@@ -26,6 +25,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from support import capabilities
+from support.files import load
 from support.labels import EXTENSIONS, answer_probes
 from trio_ipv4 import (
     ControlMessage,
@@ -53,7 +53,6 @@ from trio_ipv4.testing import Lab, cancel_at_each_checkpoint, open_lab
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-    from types import ModuleType
 
     from trio_ipv4.testing import LabHost
 
@@ -64,14 +63,8 @@ ETH_P_ALL: Final = 3  # linux/if_ether.h
 SECONDS: Final = 30
 
 
-def example(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"example_{name}", EXAMPLES / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look there.
-    spec.loader.exec_module(module)
-    return module
+def example(name: str) -> Any:
+    return load(EXAMPLES / f"{name}.py", f"example_{name}")
 
 
 ping = sys.modules["ping"] = example("ping")  # traceroute.py imports it.

@@ -13,7 +13,7 @@ import trio
 import trio.testing
 
 from support.avahi import running
-from support.examples import example, module
+from support.examples import example, join_two_hosts, module
 from support.peers import ptp4l
 from trio_ipv4 import ControlFlags, open_udp
 from trio_ipv4.testing import simulate
@@ -128,9 +128,7 @@ async def test_offset_and_delay_are_found_to_the_nanosecond(
     client = module(monkeypatch, "ptp_delay")
     monkeypatch.setattr(sys, "argv", ["ptp_delay", "en0", "--count", "3"])
     with simulate() as net:
-        link = net.link(latency=0.001)
-        for number, name in enumerate("ab", 1):
-            net.host(name).attach(link, "en0", f"198.18.0.{number}/24")
+        join_two_hosts(net)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(net["b"].run, master.run)
             await trio.sleep(0.1)

@@ -13,7 +13,7 @@ import trio
 import trio.testing
 
 from support.avahi import running
-from support.examples import example, is_member, module
+from support.examples import example, is_member, join_two_hosts, module
 from support.peers import ffmpeg
 from support.wire import need_tshark, tshark
 from trio_ipv4 import open_udp
@@ -146,9 +146,7 @@ async def test_a_session_may_be_deleted_at_once(
     listener = module(monkeypatch, "rtp_listener")
     monkeypatch.setattr(sys, "argv", ["rtp_listener", "en0", "--seconds", "10"])
     with simulate() as net:
-        link = net.link(latency=0.001)
-        for number, name in enumerate("ab", 1):
-            net.host(name).attach(link, "en0", f"198.18.0.{number}/24")
+        join_two_hosts(net)
         async with trio.open_nursery() as nursery, net["b"].call(open_udp) as conn:
             conn.multicast_interface = "en0"
             nursery.start_soon(net["a"].run, listener.main)

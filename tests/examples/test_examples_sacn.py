@@ -11,7 +11,7 @@ import trio
 import trio.testing
 
 from support.avahi import running
-from support.examples import example, is_member, module
+from support.examples import example, is_member, join_two_hosts, module
 from support.peers import sacn
 from trio_ipv4 import open_udp
 from trio_ipv4.testing import simulate
@@ -80,9 +80,7 @@ def packet(
 @pytest.fixture
 def net() -> Iterator[SimulatedNetwork]:
     with simulate() as net:
-        link = net.link(latency=0.001)
-        for number, name in enumerate("ab", 1):
-            net.host(name).attach(link, "en0", f"198.18.0.{number}/24")
+        join_two_hosts(net)
         yield net
 
 

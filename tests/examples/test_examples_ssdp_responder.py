@@ -14,7 +14,7 @@ import trio
 import trio.testing
 
 from support.avahi import running
-from support.examples import example, is_member, module
+from support.examples import example, is_member, join_two_hosts, module
 from support.peers import upnpc
 from trio_ipv4 import open_udp
 from trio_ipv4.testing import open_lab, simulate
@@ -103,9 +103,7 @@ async def test_on_each_link_its_own_address_is_told(needs_lab: None) -> None:
 def net(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimulatedNetwork]:
     monkeypatch.setattr(sys, "argv", ["example", *ARGUMENTS])
     with simulate(seed=3) as net:
-        link = net.link(latency=0.001)
-        for number, name in enumerate("ab", 1):
-            net.host(name).attach(link, "en0", f"198.18.0.{number}/24")
+        join_two_hosts(net)
         yield net
 
 

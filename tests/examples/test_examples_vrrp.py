@@ -15,7 +15,7 @@ import trio
 import trio.testing
 
 from support.avahi import running
-from support.examples import example, is_member, module
+from support.examples import example, is_member, join_two_hosts, module
 from support.peers import keepalived
 from support.wire import summed
 from trio_ipv4 import Header, RawDatagram, open_raw
@@ -114,9 +114,7 @@ async def test_by_the_rules_of_the_standard(
     listener = module(monkeypatch, "vrrp_listener")
     monkeypatch.setattr(sys, "argv", ["vrrp_listener", "en0"])
     with simulate() as net:
-        link = net.link(latency=0.001)
-        for number, name in enumerate("ab", 1):
-            net.host(name).attach(link, "en0", f"198.18.0.{number}/24")
+        join_two_hosts(net)
         async with net["b"].call(lambda: open_raw(112)) as conn, trio.open_nursery() as nursery:
             conn.multicast_interface = net["b"].interfaces[0].index
             nursery.start_soon(net["a"].run, listener.main)

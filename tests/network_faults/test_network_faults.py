@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -15,6 +14,7 @@ import pytest
 from network_faults.fault import HEALTHY
 from network_faults.faults import FAULTS, ROWS
 from network_faults.network import UNSHARE
+from support.files import load
 from trio_ipv4._cli.doctor.causes import CAUSES
 
 TOOL = Path(__file__).parents[2] / "tools" / "doctor_matrix.py"
@@ -22,18 +22,9 @@ pure = pytest.mark.pure
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="namespaces of mounts and processes are made by root")
 
 
-def load_tool() -> Any:
-    spec = importlib.util.spec_from_file_location("doctor_matrix", TOOL)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def tell(out: str, *, name: str = "not_joined", variant: str = "faulty", **more: Any) -> str:
     """Return what the runner makes of an examination's output."""
-    tool = load_tool()
+    tool = load(TOOL)
     lab = tool.Lab(tool.of_table(FAULTS[name]), variant, noise=False)
     line = {"privilege": "root", "pid": True, "seconds": 1.0, "status": 1, "errors": "", "out": out, **more}
     outcome: str = tool.judge(lab, line).outcome

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     import pytest
 
-    from trio_ipv4.testing import LabHost
+    from trio_ipv4.testing import LabHost, SimulatedNetwork
 
 EXAMPLES: Final = Path(__file__).parents[2] / "docs" / "examples"
 
@@ -25,6 +25,13 @@ def module(monkeypatch: pytest.MonkeyPatch, name: str) -> Any:
     """An example as a module."""
     monkeypatch.syspath_prepend(EXAMPLES)
     return importlib.import_module(name)
+
+
+def join_two_hosts(net: SimulatedNetwork) -> None:
+    """Add hosts "a" and "b" on one link, as those of a lab."""
+    link = net.link(latency=0.001)
+    for number, name in enumerate("ab", 1):
+        net.host(name).attach(link, "en0", f"198.18.0.{number}/24")
 
 
 def is_member(host: LabHost, interface: str, group: str) -> bool:

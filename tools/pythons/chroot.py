@@ -42,9 +42,9 @@ def main() -> None:
         subprocess.run(["debootstrap", "--variant=minbase", "sid", folder], check=True)
     prepare(folder)
     script = (HERE / "build.sh").read_text()
-    wanted = [(kind, version) for kind in KINDS for version in getattr(options, kind.replace("-", "_"))]
-    for kind, version in wanted:
-        subprocess.run(enter(folder, ["sh", "-c", script, "sh", kind, version]), check=True)
+    for kind in KINDS:
+        for version in getattr(options, kind.replace("-", "_")):
+            subprocess.run(enter(folder, ["sh", "-c", script, "sh", kind, version]), check=True)
 
 
 def prepare(folder: Path) -> None:

@@ -11,6 +11,7 @@ is run is imported.
 #                  a module, or a folder, for each command: they know nothing of each other
 #   foreign        a socket of another process, through a duplicate of its descriptor
 #   processes      which process holds which socket, by /proc
+#   pidfd          processes by a descriptor
 #   diag           the sockets of everybody, by sock_diag
 #   route          which way the kernel's routes lead
 #   packet_socket  what comes in and goes out on the wire
@@ -19,6 +20,7 @@ is run is imported.
 #   capture        files of packets
 #   netlink        messages of netlink(7), and questions to the kernel
 #   probe          the payload that `send` writes, and by which `listen` finds out what was lost
+#   libc           the C library: the calls that Python lacks
 #   merge          what an interface hears, from what its sockets want
 #   arguments      what people write: endpoints, durations, rates
 #   ends           how a command ends, and its exit status

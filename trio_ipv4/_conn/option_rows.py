@@ -1,4 +1,7 @@
-"""An option that is plain is a row: one line in a class of connections, and one in `_abi`."""
+"""An option that is plain is a row: one line in a class of connections, and one in `_abi`.
+
+The class is `Conn` for every socket (conn.py), and `SocketOptions` for those of datagrams (options.py).
+"""
 
 from __future__ import annotations
 

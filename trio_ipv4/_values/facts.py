@@ -3,7 +3,8 @@
 A fact comes with a datagram. It is one row of a table. The row says which flags ask for the fact, which socket option
 switches it on, which control message brings it, and which fields it fills. The table itself is in `control.py`, beside
 the flags and the fields. To add a fact, add these three there, and the platform's numbers in `_abi`. All code that
-depends on which facts there are goes through the table.
+depends on which facts there are goes through the table, but for the simulated network, which brings the fact by itself
+(testing/_simulation/options.py and datagrams.py).
 
 This module knows rows, platforms and octets. It knows none of the facts.
 """

@@ -1,7 +1,7 @@
 """The table of verdicts: why a group may not arrive, how it shows, what proves it, and what mends it.
 
 The codes are stable: scripts rely on them. A new cause is a row here, and a rule in `decide`. The page "Nothing
-arrives" of the manual has the same rows; a test compares them.
+arrives" of the manual has the same rows: `tools/causes_page.py` writes it, and a test compares them.
 """
 
 from __future__ import annotations
